@@ -1,0 +1,1 @@
+"""The lineage: one folder per stage, in the order data flows."""

@@ -1,0 +1,1 @@
+"""Corpus: answers, their quality, and what goes into training."""

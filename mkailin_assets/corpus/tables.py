@@ -1,0 +1,82 @@
+"""Tables of the corpus stage."""
+
+import dataframely as dy
+
+from mkailin_assets.tables import one_of
+
+DECISIONS = ("yes", "no", "maybe")
+SPLITS = ("train", "validation", "test")
+
+
+class GeneratedQA(dy.Schema):
+    """For each citation with a question: contexts, long answer, decision and evidence."""
+
+    pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
+    branch = dy.String(description="Home branch of the source")
+    pubmed_file = dy.String(description="File the source came from")
+    content_hash = dy.String(description="Content of the source it was made from")
+    title = dy.String(nullable=True, description="Title of the source")
+    question = dy.String(nullable=True, description="The chosen question")
+    question_role = dy.String(nullable=True, description="Generator role that asked it")
+    generator = dy.String(nullable=True, description="Model or agent that asked it")
+    source_context = dy.String(nullable=True, description="Abstract of the source without its conclusion")
+    contexts = dy.List(
+        dy.Struct({"rank": dy.Int32(), "pmid": dy.Int64(), "title": dy.String(), "text": dy.String()}),
+        description="Retrieved contexts, best first: rank, PMID, title, abstract",
+    )
+    long_answer = dy.String(nullable=True, description="Answer in sentences")
+    decision = one_of(DECISIONS, nullable=True, description="yes, no or maybe")
+    evidence = dy.List(dy.String(), description="Sentences the answer rests on")
+    answerer = dy.String(description="Model or agent that answered")
+    prompt_version = dy.String(description="Version of the prompt, or of the agent's rules")
+    fingerprint = dy.String(nullable=True, description="Hash of everything that decided the answer")
+    failure = dy.String(nullable=True, description="Why there is no question or answer")
+
+
+class EvaluatedQA(GeneratedQA):
+    """Generated question-answer pairs with quality signals and a verdict."""
+
+    question_words = dy.Int32(description="Words in the question")
+    answer_words = dy.Int32(description="Words in the long answer")
+    answer_support = dy.Float64(
+        nullable=True, min=0, max=1, description="Share of the answer's content words in its contexts"
+    )
+    title_overlap = dy.Float64(
+        nullable=True, min=0, max=1, description="Jaccard similarity of question and title words"
+    )
+    mesh_score = dy.Float64(nullable=True, description="MeSH score of the question's contexts")
+    mesh_margin = dy.Float64(nullable=True, description="Lead over the rejected question")
+    source_rank = dy.Int32(nullable=True, description="Rank at which the question finds its source")
+    kept = dy.Bool(description="Whether the row may enter the training corpus")
+    reasons = dy.List(dy.String(), description="Every reason a row is not kept")
+
+
+class TrainingExample(dy.Schema):
+    """Rows to train on: deduplicated, decontaminated, balanced, split by source citation."""
+
+    example_id = dy.String(primary_key=True, description="Hash of PMID and question")
+    pmid = dy.Int64(min=1, description="Source citation")
+    pubmed_file = dy.String(description="File the source came from")
+    branch = dy.String(description="Home branch of the source")
+    split = one_of(SPLITS, description="Decided by the PMID alone; never changes")
+    question = dy.String(description="The question")
+    context = dy.String(description="What the model reads beside the question")
+    long_answer = dy.String(description="Answer in sentences")
+    decision = one_of(DECISIONS, nullable=True, description="yes, no or maybe")
+    pretraining_text = dy.String(description="Title, abstract, contexts, question: continued pre-training")
+    messages = dy.List(
+        dy.Struct({"role": dy.String(), "content": dy.String()}), description="Instruction pair, chat form"
+    )
+    generator = dy.String(description="Model or agent that asked")
+    answerer = dy.String(description="Model or agent that answered")
+    prompt_version = dy.String(description="Version of the answerer's prompt or rules")
+
+
+class CorpusExclusion(dy.Schema):
+    """Rows that evaluation or assembly kept out of training, each with its reason."""
+
+    pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
+    branch = dy.String(description="Home branch of the source")
+    question = dy.String(nullable=True, description="The question, where there is one")
+    stage = dy.String(description="evaluation, source, duplicate, contamination or balance")
+    reason = dy.String(description="Why, in words")

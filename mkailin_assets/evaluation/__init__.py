@@ -1,0 +1,1 @@
+"""Evaluation: whether the corpus helped, with intervals."""

@@ -1,0 +1,44 @@
+"""Tables of the MeSH stage."""
+
+import dataframely as dy
+
+
+class MeshRelease(dy.Schema):
+    """NLM's descriptor file of one year, kept as it came. One row."""
+
+    year = dy.Int32(description="Release year of MeSH")
+    name = dy.String(description="File name on NLM's server")
+    url = dy.String(description="Where it was fetched from")
+    uri = dy.String(description="Where it is kept")
+    bytes = dy.Int64(min=1, description="Size in bytes")
+    sha256 = dy.String(description="SHA-256 of the file, hexadecimal")
+
+
+class MeshDescriptor(dy.Schema):
+    """One row per MeSH descriptor (NLM DTD nlmdescriptorrecordset)."""
+
+    descriptor_ui = dy.String(primary_key=True, description="Unique identifier, D000001 or D000000001")
+    name = dy.String(description="Preferred name (the main heading)")
+    tree_numbers = dy.List(dy.String(), description="Places in the hierarchy; empty for Male and Female")
+    entry_terms = dy.List(dy.String(), description="All terms of all concepts but the preferred name")
+    scope_note = dy.String(nullable=True, description="Definition of the preferred concept")
+    descriptor_class = dy.Int8(
+        nullable=True, description="1 topical, 2 publication type, 3 check tag, 4 geographic"
+    )
+    pharmacological_actions = dy.List(dy.String(), description="UIs of the descriptor's actions")
+    date_created = dy.Date(nullable=True, description="Day the record was made")
+    date_revised = dy.Date(nullable=True, description="Day of the last change")
+    date_established = dy.Date(nullable=True, description="Day it became available for indexing")
+    release_year = dy.Int32(description="Release year of MeSH")
+
+
+class MeshInformationContent(dy.Schema):
+    """How much each descriptor says, measured on the current citations (DESIGN 4)."""
+
+    descriptor_ui = dy.String(primary_key=True, description="Unique identifier")
+    name = dy.String(description="Preferred name")
+    citations = dy.Int64(min=0, description="Current citations annotated with it or a descendant, each once")
+    descendants = dy.Int64(min=0, description="Distinct descriptors below it")
+    corpus_ic = dy.Float64(min=0, max=1, description="-ln((n+1)/(N+1)) / ln(N+1)")
+    intrinsic_ic = dy.Float64(min=0, max=1, description="1 - ln(1+descendants) / ln(descriptors)")
+    depth = dy.Int32(nullable=True, description="Shortest way down from a root; null without tree number")

@@ -1,0 +1,1 @@
+"""Preferences: which of two questions fits its citation better in the MeSH hierarchy."""

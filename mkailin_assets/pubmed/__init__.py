@@ -1,0 +1,1 @@
+"""PubMed: the files as NLM publishes them, their citations, and the latest state of each."""

@@ -1,0 +1,1 @@
+"""Questions: two candidates for each citation, and the contexts each one finds."""

@@ -1,0 +1,1 @@
+"""Retrieval: the encoder and the searchable index over all current citations."""

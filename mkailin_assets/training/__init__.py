@@ -1,0 +1,1 @@
+"""Training: checkpoints made from the corpus."""
