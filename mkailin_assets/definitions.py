@@ -1,0 +1,90 @@
+"""The code location: every asset, check, job and resource of m-KAILIN."""
+
+import hashlib
+from pathlib import Path
+
+import dagster as dg
+
+from mkailin_assets.automation import jobs
+from mkailin_assets.corpus import assets as corpus_assets
+from mkailin_assets.corpus import checks as corpus_checks
+from mkailin_assets.evaluation import assets as evaluation_assets
+from mkailin_assets.evaluation import checks as evaluation_checks
+from mkailin_assets.mesh import assets as mesh_assets
+from mkailin_assets.mesh import checks as mesh_checks
+from mkailin_assets.preferences import assets as preference_assets
+from mkailin_assets.preferences import checks as preference_checks
+from mkailin_assets.progress import progress_logger
+from mkailin_assets.pubmed import assets as pubmed_assets
+from mkailin_assets.pubmed import checks as pubmed_checks
+from mkailin_assets.questions import assets as question_assets
+from mkailin_assets.questions import checks as question_checks
+from mkailin_assets.retrieval import assets as retrieval_assets
+from mkailin_assets.retrieval import checks as retrieval_checks
+from mkailin_assets.training import assets as training_assets
+from mkailin_assets.training import checks as training_checks
+from mkailin_resources.profiles import Settings, resources
+
+ASSET_MODULES = [
+    mesh_assets,
+    pubmed_assets,
+    retrieval_assets,
+    question_assets,
+    preference_assets,
+    corpus_assets,
+    training_assets,
+    evaluation_assets,
+]
+CHECK_MODULES = [
+    mesh_checks,
+    pubmed_checks,
+    retrieval_checks,
+    question_checks,
+    preference_checks,
+    corpus_checks,
+    training_checks,
+    evaluation_checks,
+]
+
+
+def code_versions(settings: Settings) -> dict[str, str]:
+    """What settings add to an asset's code version, so that a changed setting shows as out of date."""
+    models = f"profile={settings.profile}"
+    benchmark = f"benchmark={_content(settings.pubmedqa)}"
+    return {
+        "mesh_release": f"mesh={settings.mesh_year}",
+        "retriever_checkpoint": f"encoder={settings.encoder}",
+        "candidate_questions": models,
+        "generated_qa": models,
+        "training_corpus": benchmark,
+        "corpus_exclusions": benchmark,
+        "benchmark_report": benchmark,
+    }
+
+
+def _content(path: str) -> str:
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else path
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """The code location under these settings."""
+    added = code_versions(settings)
+
+    def with_settings(spec: dg.AssetSpec) -> dg.AssetSpec:
+        name = spec.key.to_user_string()
+        if name not in added:
+            return spec
+        return spec.replace_attributes(code_version=f"{spec.code_version} {added[name]}")
+
+    return dg.Definitions(
+        assets=dg.map_asset_specs(with_settings, dg.load_assets_from_modules(ASSET_MODULES)),
+        asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
+        jobs=jobs,
+        resources=resources(settings),
+        loggers={"progress": progress_logger},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(Settings.from_environment())

@@ -1,0 +1,260 @@
+"""`make demo` and `make distill`: bring the whole lineage up to date, through Dagster, in this process.
+
+What is up to date is left alone (`freshness`), so a run that was killed is taken up where it stopped.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from rich.table import Table
+
+from mkailin_assets import automation
+from mkailin_assets.freshness import Freshness
+from mkailin_assets.partitions import MESH_BRANCH_NAMES, pubmed_files
+from mkailin_assets.progress import console
+from mkailin_resources.nlm import NlmError, NlmServers
+from mkailin_resources.profiles import InvalidSetting, Settings
+from mkailin_resources.storage import Storage
+
+PID_TAG = "mkailin/pid"
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+ANSWERS_SHOWN = 3
+
+
+class Incomplete(Exception):
+    """A run failed; its error was printed when it happened."""
+
+
+class Distillation:
+    """One pass over the lineage: the jobs in the order data flows, each over what is out of date."""
+
+    def __init__(self, defs: dg.Definitions, instance: DagsterInstance, settings: Settings) -> None:
+        self._defs = defs
+        self._instance = instance
+        self._settings = settings
+        self._storage = Storage(root=settings.storage)
+        self._freshness = Freshness(defs, instance, self._storage)
+        self._seconds: dict[str, float] = {}
+        self._touched: dict[str, set[str | None]] = {}
+        self.failures: list[str] = []
+
+    def run(self, files: Sequence[str]) -> None:
+        """Bring every stage up to date; raises `Incomplete` where what follows would have no ground."""
+        self._stage(automation.mesh_job.name, [None])
+        self._stage(automation.pubmed_file_job.name, files)
+        self._stage(automation.resolve_job.name, [None])
+        self._require_success()
+        branches = self._branches()
+        self._gather_branches(branches)
+        self._require_success()
+        self._stage(automation.distill_branch_job.name, branches)
+        self._stage(automation.learn_job.name, [None])
+
+    def _stage(self, job: str, partitions: Sequence[str | None]) -> None:
+        names = self._assets_of(job)
+        for partition in partitions:
+            for name in names:
+                self._touched.setdefault(name, set()).add(partition)
+            stale = self._freshness.out_of_date(names, partition)
+            if stale:
+                self._execute(job, stale, partition, {})
+
+    def _gather_branches(self, branches: Sequence[str]) -> None:
+        """Citations of all stale branches, a run for each unbroken row of them: one pass over the files."""
+        job = automation.branch_text_job.name
+        (name,) = self._assets_of(job)
+        self._touched[name] = set(branches)
+        stale = [branch for branch in branches if self._freshness.reason(name, branch)]
+        for first, last in unbroken(stale):
+            self._execute(job, [name], None, dict(zip(RANGE_TAGS, (first, last), strict=True)))
+
+    def _execute(self, job: str, assets: list[str], partition: str | None, tags: dict[str, str]) -> None:
+        where = partition or "-".join(sorted(set(tags.values())))
+        console.print(f"[bold]{job}[/] {where}".rstrip())
+        result = self._defs.resolve_job_def(job).execute_in_process(
+            instance=self._instance,
+            asset_selection=[dg.AssetKey(name) for name in assets],
+            partition_key=partition,
+            tags={PID_TAG: str(os.getpid()), **tags},
+            run_config={"loggers": {"progress": {}}},
+            raise_on_error=False,
+        )
+        for step in self._instance.get_run_step_stats(result.run_id):
+            if step.start_time and step.end_time:
+                for made in step.materialization_events:
+                    name = made.asset_materialization.asset_key.to_user_string()
+                    share = (step.end_time - step.start_time) / len(step.materialization_events)
+                    self._seconds[name] = self._seconds.get(name, 0.0) + share
+        if not result.success:
+            self.failures.append(f"{job} {where}".rstrip())
+
+    def _require_success(self) -> None:
+        if self.failures:
+            raise Incomplete
+
+    def _assets_of(self, job: str) -> list[str]:
+        layer = self._defs.resolve_job_def(job).asset_layer
+        return [key.to_user_string() for key in layer.selected_asset_keys]
+
+    def _branches(self) -> list[str]:
+        """The branches asked for, else every branch that is home to a citation, in the order of the tree."""
+        if self._settings.branches:
+            return [branch for branch in MESH_BRANCH_NAMES if branch in self._settings.branches]
+        current = self._storage.read_table("current_citations")
+        homes = set() if current is None else set(current["home_branch"].drop_nulls())
+        return [branch for branch in MESH_BRANCH_NAMES if branch in homes]
+
+    def report(self) -> None:
+        """What there is now: a line per asset, answers to read, and where everything lies."""
+        table = Table("asset", "partitions", "rows", "seconds", title="The lineage")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name, partitions in self._touched.items():
+            rows = self._rows(name, partitions)
+            seconds = f"{self._seconds[name]:.1f}" if name in self._seconds else "up to date"
+            table.add_row(name, str(len(partitions)), "-" if rows is None else f"{rows:,}", seconds)
+        console.print(table)
+        corpus = self._storage.read_table("training_corpus")
+        if corpus is not None and "training_corpus" in self._touched:
+            self._show_answers(corpus)
+        for what, table_name in (("checkpoint", "finetuned_checkpoint"), ("index", "context_index")):
+            row = self._storage.read_table(table_name)
+            if row is not None:
+                console.print(f"{what:<12}{row['uri'][0]}")
+        console.print(f"{'corpus':<12}{self._storage.table_path('training_corpus', None)}")
+        console.print(f"{'report':<12}{self._storage.path('reports', 'benchmark_report.md')}")
+
+    def _rows(self, name: str, partitions: set[str | None]) -> int | None:
+        counts = [
+            pl.scan_parquet(str(path)).select(pl.len()).collect().item()
+            for partition in partitions
+            if (path := self._storage.table_path(name, partition)).exists()
+        ]
+        return sum(counts) if counts else None
+
+    def _show_answers(self, corpus: pl.DataFrame) -> None:
+        console.print("\n[bold]From the corpus[/]")
+        for row in corpus.unique("branch", keep="first", maintain_order=True).head(ANSWERS_SHOWN).to_dicts():
+            console.print(f"  [cyan]{row['branch']} PMID {row['pmid']}[/]  {row['question']}")
+            console.print(f"    {row['decision']}. {row['long_answer'][:300]}", style="dim", markup=False)
+        console.print()
+
+
+def unbroken(branches: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """First and last of each row of branches that follow one another in the tree."""
+    order = list(MESH_BRANCH_NAMES)
+    places = sorted(order.index(branch) for branch in branches)
+    starts = [i for i in places if i - 1 not in places]
+    ends = [i for i in places if i + 1 not in places]
+    for start, end in zip(starts, ends, strict=True):
+        yield order[start], order[end]
+
+
+def register_files(instance: DagsterInstance, nlm: NlmServers) -> list[str]:
+    """Make each PubMed file that the server offers a partition; returns their keys in order."""
+    keys = [file.key for file in nlm.list_pubmed_files()]
+    instance.add_dynamic_partitions(pubmed_files.name, keys)
+    return keys
+
+
+def close_killed_runs(instance: DagsterInstance) -> None:
+    """Mark runs whose process is gone as failed, so that the UI does not show them as running for ever."""
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])):
+        pid = run.tags.get(PID_TAG)
+        if pid and not _alive(int(pid)):
+            instance.report_run_failed(run, "The process was killed; what it had published is kept.")
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def unknown_branches(branches: Sequence[str]) -> list[str]:
+    """Those of the branches asked for that MeSH does not have."""
+    return [branch for branch in branches if branch not in MESH_BRANCH_NAMES]
+
+
+def main() -> int:
+    """Exit status 0 when everything is up to date, 1 when a run failed, 2 when a setting is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m mkailin_assets.distill", description=__doc__)
+    parser.add_argument(
+        "--register-files", action="store_true", help="only make the server's PubMed files partitions"
+    )
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.from_environment()
+    except InvalidSetting as error:
+        console.print(f"[red]{error}[/]")
+        return 2
+    if unknown := unknown_branches(settings.branches):
+        console.print(
+            f"[red]MKAILIN_BRANCHES names {', '.join(unknown)}; MeSH has A01 to Z01, such as C04[/]"
+        )
+        return 2
+    if not os.environ.get("DAGSTER_HOME"):
+        console.print("[red]DAGSTER_HOME is unset: use `make demo` or `make distill`, which set it[/]")
+        return 2
+    return _register(settings) if arguments.register_files else _distill(settings)
+
+
+def _register(settings: Settings) -> int:
+    with DagsterInstance.get() as instance:
+        try:
+            files = register_files(instance, _nlm(settings))
+        except NlmError as error:
+            console.print(f"[yellow]{error}[/]")
+            return 0
+    console.print(f"{len(files)} PubMed files are partitions of raw_pubmed")
+    return 0
+
+
+def _distill(settings: Settings) -> int:
+    from mkailin_assets.definitions import definitions
+
+    began = time.monotonic()
+    with DagsterInstance.get() as instance:
+        close_killed_runs(instance)
+        distillation = Distillation(definitions(settings), instance, settings)
+        try:
+            distillation.run(register_files(instance, _nlm(settings)))
+        except NlmError as error:
+            console.print(f"[red]{error}[/]")
+            return 1
+        except Incomplete:
+            pass
+        distillation.report()
+    console.print(f"{'UI':<12}{_ui_command(settings)}, then open http://127.0.0.1:3000")
+    console.print(f"{time.monotonic() - began:.0f} s")
+    for failure in distillation.failures:
+        console.print(f"[red]failed: {failure}[/]; the same command takes it up again")
+    return 1 if distillation.failures else 0
+
+
+def _nlm(settings: Settings) -> NlmServers:
+    return NlmServers(url=settings.nlm_url, mesh_year=settings.mesh_year, pubmed_files=settings.pubmed_files)
+
+
+def _ui_command(settings: Settings) -> str:
+    given: dict[str, Any] = {
+        name: value for name, value in os.environ.items() if name.startswith("MKAILIN_") and value
+    }
+    if given.get("MKAILIN_NLM_URL") == "sample" and settings.storage.endswith("data/demo"):
+        return "make dev"
+    return " ".join([*(f"{name}='{value}'" for name, value in sorted(given.items())), "make dev"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The named sets of resources, and the one place where environment variables are read."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.embeddings import EncoderSettings
+from mkailin_resources.index import ContextStore
+from mkailin_resources.models.extractive.agents import (
+    ConclusionAnswerer,
+    ConclusionQuestioner,
+    StatementTitleQuestioner,
+)
+from mkailin_resources.nlm import NlmServers
+from mkailin_resources.sample import NLM_FOLDER, PUBMEDQA_FILE
+from mkailin_resources.storage import ParquetTables, Storage
+
+MESH_YEAR = 2026
+
+
+class InvalidSetting(ValueError):
+    """An environment variable holds what it cannot hold."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; README.md, "Settings", explains each."""
+
+    profile: str
+    storage: str
+    nlm_url: str
+    mesh_year: int
+    pubmed_files: str
+    branches: tuple[str, ...]
+    encoder: str
+    pubmedqa: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read `MKAILIN_*`; an unset or empty variable means its default."""
+        environment = os.environ if environment is None else environment
+
+        def value(name: str, default: str = "") -> str:
+            return environment.get(f"MKAILIN_{name}", "").strip() or default
+
+        year = value("MESH_YEAR", str(MESH_YEAR))
+        if not re.fullmatch(r"\d{4}", year):
+            raise InvalidSetting(f"MKAILIN_MESH_YEAR is {year!r}; set it to a year, such as {MESH_YEAR}")
+        profile = value("PROFILE", "embedded")
+        if profile not in PROFILES:
+            raise InvalidSetting(f"MKAILIN_PROFILE is {profile!r}; the profiles are: {', '.join(PROFILES)}")
+        nlm_url = value("NLM_URL")
+        return cls(
+            profile=profile,
+            storage=value("STORAGE", str(Path("data") / "pubmed")),
+            nlm_url=str(NLM_FOLDER) if nlm_url == "sample" else nlm_url,
+            mesh_year=int(year),
+            pubmed_files=value("PUBMED_FILES"),
+            branches=tuple(re.split(r"[\s,]+", value("BRANCHES"))) if value("BRANCHES") else (),
+            encoder=value("ENCODER", "corpus"),
+            pubmedqa=value("PUBMEDQA", str(PUBMEDQA_FILE)),
+        )
+
+
+def resources(settings: Settings) -> dict[str, Any]:
+    """Every resource of the code location, by the key that assets ask for."""
+    storage = Storage(root=settings.storage)
+    return {
+        "storage": storage,
+        "io_manager": ParquetTables(storage=storage),
+        "nlm": NlmServers(
+            url=settings.nlm_url, mesh_year=settings.mesh_year, pubmed_files=settings.pubmed_files
+        ),
+        "encoder": EncoderSettings(name=settings.encoder),
+        "context_store": ContextStore(storage=storage),
+        "benchmarks": BenchmarkFiles(pubmedqa=settings.pubmedqa),
+        **PROFILES[settings.profile](),
+    }
+
+
+def embedded() -> dict[str, Any]:
+    """Extractive agents: no model weights, no network."""
+    return {
+        "domain_model": StatementTitleQuestioner(),
+        "general_model": ConclusionQuestioner(),
+        "answer_model": ConclusionAnswerer(),
+    }
+
+
+PROFILES: dict[str, Callable[[], dict[str, Any]]] = {"embedded": embedded}

@@ -1,0 +1,356 @@
+"""Where tables, raw files and checkpoints are kept: a folder, or any fsspec URL.
+
+What is published is whole: a killed or failed write leaves what was there before. A file whose content
+did not change is left untouched, so its modification time says when the content last changed, and what is
+made from it is stale only then, as with `make`.
+"""
+
+import errno
+import filecmp
+import glob
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast, get_args, get_origin
+from urllib.parse import urlsplit
+
+import dagster as dg
+import polars as pl
+from upath import UPath
+
+_LOCAL = ("", "file", "local")
+_POLARS_READS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl")
+_COMPLETE = "_COMPLETE"
+_STALE_S = 24 * 3600
+_BLOCK = 1 << 20
+
+
+class StorageError(RuntimeError):
+    """Something is not kept, cannot be read or cannot be written; the message says what to do."""
+
+
+class Storage(dg.ConfigurableResource):
+    """Files under one root: a folder, or an fsspec URL such as s3://bucket/prefix.
+
+    Tables lie under `tables/`, downloaded files under `raw/`.
+    """
+
+    root: str
+
+    def path(self, *parts: str) -> UPath:
+        """A place under the root; an absolute path where the root is a folder."""
+        if _is_url(self.root):
+            # Listings remembered by this process would hide what another one published.
+            return UPath(self.root, use_listings_cache=False).joinpath(*parts)
+        return UPath(_folder(self.root)).joinpath(*parts)
+
+    def table_path(self, asset: str, partition: str | None) -> UPath:
+        """Where a table is published: tables/<asset>/<partition>.parquet or tables/<asset>.parquet."""
+        if partition is None:
+            return self.path("tables", f"{asset}.parquet")
+        return self.path("tables", asset, f"{partition}.parquet")
+
+    def published_at(self, asset: str, partition: str | None) -> float | None:
+        """POSIX time of the last change of a table's content; None if there is none."""
+        return _modified(self.table_path(asset, partition))
+
+    def read_table(self, asset: str, partition: str | None = None) -> pl.DataFrame | None:
+        """A published table, None if there is none; raises `StorageError` for a file that is not Parquet."""
+        path = self.table_path(asset, partition)
+        if not path.exists():
+            return None
+        with _explained(f"reading table {path}", "the file is damaged: materialize it again"):
+            return _scan(path).collect()
+
+    def write_table(self, frame: pl.DataFrame, asset: str, partition: str | None = None) -> bool:
+        """Publish a table as zstd Parquet; False if the same bytes were published already."""
+        target = self.table_path(asset, partition)
+        _, changed = self._publish(target, lambda file: frame.write_parquet(file, compression="zstd"))
+        return changed
+
+    def open(self, uri: str) -> BinaryIO:
+        """A kept file for reading, buffered; raises `StorageError` if it is not there."""
+        with _explained(f"opening {uri}", "it was kept there once: materialize the asset that made it again"):
+            return cast(BinaryIO, UPath(uri).open("rb"))
+
+    def publish_file(self, target: UPath, write: Callable[[BinaryIO], object]) -> UPath:
+        """Publish what `write` writes at `target` (from `path`), whole or not at all.
+
+        Whatever `write` raises is raised, a failing disk as `StorageError`; what was published stays.
+        """
+        path, _ = self._publish(target, write)
+        return path
+
+    def publish_folder(self, local: Path, *parts: str) -> str:
+        """Publish a copy of a folder under `parts`, immutable: if it is there already it is kept. Its uri."""
+        target = self.path(*parts)
+        with _explained(f"publishing folder {target}", "nothing was published; make room and run it again"):
+            if _is_local(target):
+                _copy_folder(local, Path(target.path))
+            elif not (target / _COMPLETE).exists():
+                _upload_folder(local, target)
+        return str(target)
+
+    def local_folder(self, uri: str) -> Path:
+        """A published folder as a local path, downloaded once if it is remote."""
+        if not _is_url(uri):
+            folder = _folder(uri)
+            if not folder.is_dir():
+                raise StorageError(f"opening folder {uri}: it is not there; materialize its asset again")
+            return folder
+        source = UPath(uri, use_listings_cache=False)
+        with _explained(f"downloading folder {uri}", "materialize the asset that made it again"):
+            names = json.loads((source / _COMPLETE).read_text())
+        folder = _cache(uri) / source.name
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
+                for name in names:
+                    _made((Path(scratch) / name).parent)
+                    source.fs.get_file((source / name).path, str(Path(scratch) / name))
+                _copy_folder(Path(scratch), folder)
+        return folder
+
+    def scratch(self) -> Path:
+        """A local folder that outlives a run, for downloads not yet whole; beside a local root's files."""
+        if _is_url(self.root):
+            return _made(_cache(self.root) / "scratch")
+        return _made(_folder(self.root) / ".scratch")
+
+    def _publish(self, target: UPath, write: Callable[[BinaryIO], object]) -> tuple[UPath, bool]:
+        with _explained(f"publishing {target}", "what was published before is unchanged; run it again"):
+            if _is_local(target):
+                return target, _replace_file(Path(target.path), write)
+            # An object store publishes on close, after an exception too: only a whole file is sent.
+            with tempfile.NamedTemporaryFile() as whole:
+                write(cast(BinaryIO, whole))
+                whole.flush()
+                if _same_content(Path(whole.name), target):
+                    return target, False
+                target.fs.put_file(whole.name, target.path)
+                return target, True
+
+
+class ParquetTables(dg.ConfigurableIOManager):
+    """Tables between assets as Parquet files, one for each partition.
+
+    An input is what its annotation says: `pl.DataFrame` or `pl.LazyFrame` for one table,
+    `dict[str, pl.LazyFrame]` (or of DataFrames) for the partitions that exist. A single-run backfill
+    returns a dict of frames, one for each partition of the run.
+    """
+
+    storage: dg.ResourceDependency[Storage]
+
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | Mapping[str, pl.DataFrame]) -> None:
+        """Publish the table of the run's partition, or those of all its partitions."""
+        asset = context.asset_key.to_user_string()
+        keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+        frames = _frames_by_key(asset, keys, obj)
+        changed = [key for key, frame in frames.items() if self.storage.write_table(frame, asset, key)]
+        paths = [self.storage.table_path(asset, key) for key in frames]
+        metadata: dict[str, Any] = {
+            "dagster/row_count": sum(frame.height for frame in frames.values()),
+            "dagster/uri": (paths[0] if len(paths) == 1 else paths[0].parent).as_uri(),
+            "bytes": sum(path.stat().st_size for path in paths),
+            "unchanged": not changed,
+        }
+        if context.has_asset_partitions:
+            rows = {key: frame.height for key, frame in frames.items()}
+            metadata["partitions"] = {"rows": rows, "changed": changed}
+        context.add_output_metadata(metadata)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """The table or tables an input names; raises `StorageError` if there is nothing to load."""
+        asset = context.asset_key.to_user_string()
+        wanted = context.dagster_type.typing_type
+        if get_origin(wanted) is dict and context.has_asset_partitions:
+            paths = self._existing(context, asset)
+            return {key: _load(path, get_args(wanted)[1]) for key, path in paths.items()}
+        keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+        if len(keys) != 1 or wanted not in (pl.DataFrame, pl.LazyFrame):
+            raise StorageError(
+                f"loading {asset} for input {context.name!r}, {len(keys)} partitions, annotated {wanted}: "
+                "annotate one table as pl.DataFrame or pl.LazyFrame, partitions as dict[str, pl.LazyFrame]"
+            )
+        path = self.storage.table_path(asset, keys[0])
+        if not path.exists():
+            table = asset if keys[0] is None else f"{asset}, partition {keys[0]}"
+            raise StorageError(f"loading {asset} from {path}: it is not there; materialize {table} first")
+        return _load(path, wanted)
+
+    def _existing(self, context: dg.InputContext, asset: str) -> dict[str, UPath]:
+        """Paths of the partitions that are there, in the order of their keys; the others are logged."""
+        keys = context.asset_partition_keys
+        folder = self.storage.path("tables", asset)
+        there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+        paths = {key: self.storage.table_path(asset, key) for key in keys if f"{key}.parquet" in there}
+        missing = [key for key in keys if key not in paths]
+        if not paths:
+            raise StorageError(
+                f"loading {asset} from {folder}: none of its {len(keys)} partitions is there; "
+                f"materialize at least one partition of {asset} first"
+            )
+        if missing:
+            context.log.warning(
+                f"{asset}: {len(paths)} of {len(keys)} partitions loaded; "
+                f"not materialized yet and left out: {', '.join(missing)}"
+            )
+        return paths
+
+
+def _frames_by_key(
+    asset: str, keys: list[str | None] | Any, obj: pl.DataFrame | Mapping[str, pl.DataFrame]
+) -> Mapping[str | None, pl.DataFrame]:
+    """What an asset returned as frame by partition key, exactly the run's keys."""
+    frames = obj if isinstance(obj, Mapping) else {keys[0]: obj} if len(keys) == 1 else {}
+    strangers = {type(frame).__name__ for frame in frames.values() if not isinstance(frame, pl.DataFrame)}
+    if strangers or set(frames) != set(keys):
+        lacking, extra = set(keys) - set(frames), set(frames) - set(keys)
+        raise StorageError(
+            f"publishing {asset}, partitions {', '.join(map(str, keys))}: expected a polars DataFrame for one "
+            f"table, or a dict with one for each partition of the run; got {type(obj).__name__}, "
+            f"values {sorted(strangers)}, lacking {sorted(map(str, lacking))}, extra {sorted(map(str, extra))}"
+        )
+    return cast(Mapping[str | None, pl.DataFrame], frames)
+
+
+def _load(path: UPath, wanted: type) -> pl.DataFrame | pl.LazyFrame:
+    with _explained(f"reading table {path}", "the file is damaged: materialize it again"):
+        lazy = _scan(path)
+        lazy.collect_schema()  # reads the footer, so that a cut-off file is named here, not in a later query
+        return lazy if wanted is pl.LazyFrame else lazy.collect()
+
+
+def _scan(path: UPath) -> pl.LazyFrame:
+    if _is_local(path) or path.protocol in _POLARS_READS:
+        return pl.scan_parquet(path.path if _is_local(path) else str(path), glob=False)
+    with path.open("rb") as file:
+        return pl.read_parquet(cast(BinaryIO, file)).lazy()
+
+
+@contextmanager
+def _explained(doing: str, advice: str) -> Iterator[None]:
+    """Say of a failing disk, store or Parquet file what was being done and what to do."""
+    try:
+        yield
+    except (OSError, pl.exceptions.ComputeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            advice += " when there is room on the disk"
+        raise StorageError(f"{doing}: {error}; {advice}") from error
+
+
+def _replace_file(target: Path, write: Callable[[BinaryIO], object]) -> bool:
+    """Put what `write` writes in place of `target` at once; False, and untouched, if it is the same."""
+    _made(target.parent)
+    _remove_stale(target)
+    temporary = _temporary(target)
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists() and filecmp.cmp(temporary, target, shallow=False):
+            return False
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder to a hidden sibling, then rename it; a target that is there already is kept."""
+    if target.is_dir():
+        return
+    _made(target.parent)
+    _remove_stale(target)
+    temporary = _temporary(target)
+    try:
+        shutil.copytree(source, temporary)
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    os.fsync(file.fileno())
+            _sync_folder(Path(folder))
+        os.rename(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        # Another run published it meanwhile: renaming onto a folder that holds files is refused.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _upload_folder(source: Path, target: UPath) -> None:
+    """Upload all files, then the marker that names them: what it does not name is not of the folder."""
+    names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
+    for name in names:
+        target.fs.put_file(str(source / name), (target / name).path)
+    target.fs.pipe_file((target / _COMPLETE).path, json.dumps(names).encode())
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what writers of this target left that were killed more than a day ago."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with suppress(FileNotFoundError):
+            if left.stat().st_mtime < time.time() - _STALE_S:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _same_content(local: Path, published: UPath) -> bool:
+    if not published.exists() or published.stat().st_size != local.stat().st_size:
+        return False
+    with local.open("rb") as ours, published.open("rb") as theirs:
+        while block := ours.read(_BLOCK):
+            if block != theirs.read(_BLOCK):
+                return False
+    return True
+
+
+def _modified(path: UPath) -> float | None:
+    try:
+        return path.stat().st_mtime if _is_local(path) else path.fs.modified(path.path).timestamp()
+    except FileNotFoundError:
+        return None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_url(uri: str) -> bool:
+    return urlsplit(uri).scheme not in _LOCAL
+
+
+def _is_local(path: UPath) -> bool:
+    return path.protocol in _LOCAL
+
+
+def _folder(uri: str) -> Path:
+    return Path(UPath(uri).path).expanduser().absolute()
+
+
+def _cache(uri: str) -> Path:
+    """Where this user's downloads of what lies under a remote uri are kept."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "mkailin" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

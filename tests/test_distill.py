@@ -1,0 +1,115 @@
+"""`make demo` as its user meets it: one command, the whole lineage, and no work done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mkailin_assets.distill import unbroken
+from tests.conftest import REPOSITORY, Distilled, distill, sample_environment
+from tests.test_definitions import LINEAGE
+
+BRANCHES = ["C04", "C10", "F03"]
+BRANCH_TABLES = [
+    "branch_citations",
+    "candidate_questions",
+    "candidate_contexts",
+    "cold_start_preferences",
+    "generated_qa",
+    "evaluated_qa",
+]
+
+
+def test_every_table_of_the_lineage_can_be_read_with_polars(distilled: Distilled) -> None:
+    for name in LINEAGE:
+        folder = distilled.tables / name
+        files = sorted(folder.glob("*.parquet")) if folder.is_dir() else [folder.with_suffix(".parquet")]
+        assert files, name
+        for file in files:
+            pl.read_parquet(file)
+    for name in BRANCH_TABLES:
+        assert [file.stem for file in sorted((distilled.tables / name).iterdir())] == BRANCHES
+
+
+def test_the_report_names_every_asset_and_where_things_lie(distilled: Distilled) -> None:
+    for name in LINEAGE:
+        assert name in distilled.output
+    for word in ("From the corpus", "checkpoint", "corpus", "report", "make dev"):
+        assert word in distilled.output
+
+
+def test_a_second_run_repeats_nothing(distilled: Distilled) -> None:
+    before = {file: file.stat().st_mtime_ns for file in distilled.tables.rglob("*.parquet")}
+    again = distilled.again()
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "✓" not in again.stdout
+    assert again.stdout.count("up to date") == len(LINEAGE)
+    assert {file: file.stat().st_mtime_ns for file in distilled.tables.rglob("*.parquet")} == before
+
+
+def test_another_branch_costs_that_branch_and_what_reads_all_branches(distilled: Distilled) -> None:
+    done = distilled.again(MKAILIN_BRANCHES="C04 C10 F03 D12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    materialized = [line.split()[1:] for line in done.stdout.splitlines() if line.strip().startswith("✓")]
+    assert {name[0].rstrip(",") for name in materialized} == {
+        *BRANCH_TABLES,
+        "training_corpus",
+        "corpus_exclusions",
+        "finetuned_checkpoint",
+        "benchmark_report",
+    }
+    assert all("D12" in " ".join(name) for name in materialized if name[0].rstrip(",") in BRANCH_TABLES)
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
+    environment = sample_environment(tmp_path, "C04")
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mkailin_assets.distill"],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+    )
+    parsed = tmp_path / "tables" / "pubmed_citations"
+    deadline = time.monotonic() + 60
+    while not (parsed.is_dir() and list(parsed.glob("*.parquet"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    published = {file for file in (tmp_path / "tables").rglob("*.parquet")}
+    changed = {file: file.stat().st_mtime_ns for file in published}
+    assert published
+    done = distill(environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "tables" / "benchmark_report.parquet").exists()
+    assert {file: file.stat().st_mtime_ns for file in published} == changed
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"MKAILIN_BRANCHES": "C04 X99"}, "X99"),
+        ({"MKAILIN_NLM_URL": "/nowhere"}, "/nowhere"),
+        ({"MKAILIN_MESH_YEAR": "1999"}, "1999"),
+        ({"MKAILIN_PUBMED_FILES": "pubmed99n*"}, "pubmed99n"),
+    ],
+)
+def test_a_wrong_setting_ends_the_run_with_a_word_about_it(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    done = distill({**sample_environment(tmp_path, "C04"), **settings})
+    assert done.returncode != 0
+    assert said in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_branches_that_follow_one_another_are_gathered_in_one_pass() -> None:
+    assert list(unbroken(["C10", "C04", "C05", "F03"])) == [("C04", "C05"), ("C10", "C10"), ("F03", "F03")]
+    assert list(unbroken([])) == []
