@@ -2,46 +2,47 @@
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import textwrap
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from benchmarks.report import Goal, Report
+from benchmarks.report import Goal, Report, interleaved_medians
 
-RUNS = 7
+ROUNDS = 7
 HEAVY = ("torch", "transformers", "vllm", "lancedb")
 VALIDATE = (sys.executable, "-m", "dagster", "definitions", "validate", "--log-level", "error", "-m")
+IMPORTED = f"import sys, mkailin_assets.definitions; print(*[m for m in {HEAVY!r} if m in sys.modules])"
 
 
 def run() -> Report:
     """CPU seconds of `dagster definitions validate`, in turn for both; medians, and their ratio."""
-    seconds: dict[str, list[float]] = {"empty": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder, "empty_project.py")
-        project.write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
+        Path(folder, "empty_project.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
+        Path(folder, "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
         environment = {
             **os.environ,
             "PYTHONPATH": f"{folder}{os.pathsep}{Path.cwd()}",
             "DAGSTER_HOME": folder,
         }
-        Path(folder, "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-        modules = {"empty": "empty_project", "ours": "mkailin_assets.definitions"}
-        for turn in range(RUNS + 1):
-            for name, module in modules.items():
-                spent = _cpu_seconds([*VALIDATE, module], environment)
-                if turn:  # the first turn writes bytecode
-                    seconds[name].append(spent)
-        imported = _imported(environment)
-    median = {name: statistics.median(values) for name, values in seconds.items()}
-    ratio = median["ours"] / median["empty"]
-    print(f"empty project  {median['empty']:.2f} s CPU")
-    print(f"code location  {median['ours']:.2f} s CPU, {ratio:.2f} times the empty one")
-    print(f"imported by it: {', '.join(imported) or 'none'} of {', '.join(HEAVY)}")
+        finish = partial(subprocess.run, env=environment, check=True, capture_output=True, text=True)
+        contenders = {
+            "empty project": partial(finish, [*VALIDATE, "empty_project"]),
+            "code location": partial(finish, [*VALIDATE, "mkailin_assets.definitions"]),
+        }
+        for load in contenders.values():  # the first call writes bytecode
+            load()
+        seconds = interleaved_medians(contenders, ROUNDS, _cpu_seconds_of_children)
+        imported = finish([sys.executable, "-c", IMPORTED]).stdout.split()
+    ratio = seconds["code location"] / seconds["empty project"]
+    for name, taken in seconds.items():
+        print(f"{name:<14} {taken:.2f} s CPU")
+    print(f"ratio          {ratio:.2f}")
+    print(f"imported by it {', '.join(imported) or 'none'} of {', '.join(HEAVY)}")
     return Report(
-        results={"seconds": median, "runs": RUNS, "heavy_modules_imported": imported},
+        results={"cpu_seconds": seconds, "rounds": ROUNDS, "heavy_modules_imported": imported},
         goals=[
             Goal("load_ratio", round(ratio, 3), 1.3, at_least=False),
             Goal("heavy_modules", len(imported), 0, at_least=False),
@@ -49,19 +50,8 @@ def run() -> Report:
     )
 
 
-def _cpu_seconds(command: list[str], environment: dict[str, str]) -> float:
+def _cpu_seconds_of_children(work: Callable[[], object]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    work()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _imported(environment: dict[str, str]) -> list[str]:
-    code = f"""
-        import sys
-        import mkailin_assets.definitions
-        print(" ".join(name for name in {HEAVY!r} if name in sys.modules))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return done.stdout.split()

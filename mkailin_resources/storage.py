@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast, get_args, get_origin
@@ -59,7 +59,7 @@ class Storage(dg.ConfigurableResource):
 
     def published_at(self, asset: str, partition: str | None) -> float | None:
         """POSIX time of the last change of a table's content; None if there is none."""
-        return _modified(self.table_path(asset, partition))
+        return modified_at(self.table_path(asset, partition))
 
     def read_table(self, asset: str, partition: str | None = None) -> pl.DataFrame | None:
         """A published table, None if there is none; raises `StorageError` for a file that is not Parquet."""
@@ -72,7 +72,8 @@ class Storage(dg.ConfigurableResource):
     def write_table(self, frame: pl.DataFrame, asset: str, partition: str | None = None) -> bool:
         """Publish a table as zstd Parquet; False if the same bytes were published already."""
         target = self.table_path(asset, partition)
-        _, changed = self._publish(target, lambda file: frame.write_parquet(file, compression="zstd"))
+        whole = frame.rechunk()  # the same rows in other chunks would be other bytes
+        _, changed = self._publish(target, lambda file: whole.write_parquet(file, compression="zstd"))
         return changed
 
     def open(self, uri: str) -> BinaryIO:
@@ -83,7 +84,7 @@ class Storage(dg.ConfigurableResource):
     def publish_file(self, target: UPath, write: Callable[[BinaryIO], object]) -> UPath:
         """Publish what `write` writes at `target` (from `path`), whole or not at all.
 
-        Whatever `write` raises is raised, a failing disk as `StorageError`; what was published stays.
+        Whatever `write` raises is raised, an `OSError` as `StorageError`; what was published before stays.
         """
         path, _ = self._publish(target, write)
         return path
@@ -91,7 +92,7 @@ class Storage(dg.ConfigurableResource):
     def publish_folder(self, local: Path, *parts: str) -> str:
         """Publish a copy of a folder under `parts`, immutable: if it is there already it is kept. Its uri."""
         target = self.path(*parts)
-        with _explained(f"publishing folder {target}", "nothing was published; make room and run it again"):
+        with _explained(f"publishing folder {target}", "nothing was published; mend it and run it again"):
             if _is_local(target):
                 _copy_folder(local, Path(target.path))
             elif not (target / _COMPLETE).exists():
@@ -124,7 +125,7 @@ class Storage(dg.ConfigurableResource):
         return _made(_folder(self.root) / ".scratch")
 
     def _publish(self, target: UPath, write: Callable[[BinaryIO], object]) -> tuple[UPath, bool]:
-        with _explained(f"publishing {target}", "what was published before is unchanged; run it again"):
+        with _explained(f"publishing {target}", "what was there before stays; mend it and run it again"):
             if _is_local(target):
                 return target, _replace_file(Path(target.path), write)
             # An object store publishes on close, after an exception too: only a whole file is sent.
@@ -147,22 +148,22 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     storage: dg.ResourceDependency[Storage]
 
-    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | Mapping[str, pl.DataFrame]) -> None:
+    def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | dict[str, pl.DataFrame]) -> None:
         """Publish the table of the run's partition, or those of all its partitions."""
         asset = context.asset_key.to_user_string()
-        keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+        keys = _keys(context)
         frames = _frames_by_key(asset, keys, obj)
         changed = [key for key, frame in frames.items() if self.storage.write_table(frame, asset, key)]
         paths = [self.storage.table_path(asset, key) for key in frames]
         metadata: dict[str, Any] = {
             "dagster/row_count": sum(frame.height for frame in frames.values()),
             "dagster/uri": (paths[0] if len(paths) == 1 else paths[0].parent).as_uri(),
-            "bytes": sum(path.stat().st_size for path in paths),
+            "parquet_bytes": sum(path.stat().st_size for path in paths),
             "unchanged": not changed,
         }
         if context.has_asset_partitions:
-            rows = {key: frame.height for key, frame in frames.items()}
-            metadata["partitions"] = {"rows": rows, "changed": changed}
+            metadata["partitions_written"] = len(changed)
+            metadata["partitions_unchanged"] = len(frames) - len(changed)
         context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -172,7 +173,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         if get_origin(wanted) is dict and context.has_asset_partitions:
             paths = self._existing(context, asset)
             return {key: _load(path, get_args(wanted)[1]) for key, path in paths.items()}
-        keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+        keys = _keys(context)
         if len(keys) != 1 or wanted not in (pl.DataFrame, pl.LazyFrame):
             raise StorageError(
                 f"loading {asset} for input {context.name!r}, {len(keys)} partitions, annotated {wanted}: "
@@ -186,10 +187,10 @@ class ParquetTables(dg.ConfigurableIOManager):
 
     def _existing(self, context: dg.InputContext, asset: str) -> dict[str, UPath]:
         """Paths of the partitions that are there, in the order of their keys; the others are logged."""
-        keys = context.asset_partition_keys
+        keys = _keys(context)
         folder = self.storage.path("tables", asset)
         there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-        paths = {key: self.storage.table_path(asset, key) for key in keys if f"{key}.parquet" in there}
+        paths = {str(key): self.storage.table_path(asset, key) for key in keys if f"{key}.parquet" in there}
         missing = [key for key in keys if key not in paths]
         if not paths:
             raise StorageError(
@@ -199,25 +200,27 @@ class ParquetTables(dg.ConfigurableIOManager):
         if missing:
             context.log.warning(
                 f"{asset}: {len(paths)} of {len(keys)} partitions loaded; "
-                f"not materialized yet and left out: {', '.join(missing)}"
+                f"not materialized yet and left out: {', '.join(map(str, missing))}"
             )
         return paths
 
 
-def _frames_by_key(
-    asset: str, keys: list[str | None] | Any, obj: pl.DataFrame | Mapping[str, pl.DataFrame]
-) -> Mapping[str | None, pl.DataFrame]:
+def _keys(context: dg.InputContext | dg.OutputContext) -> list[str | None]:
+    """Partition keys, sorted: Dagster gives those of a range or of all in another order each time."""
+    return [*sorted(context.asset_partition_keys)] if context.has_asset_partitions else [None]
+
+
+def _frames_by_key(asset: str, keys: Sequence[str | None], obj: object) -> dict[str | None, pl.DataFrame]:
     """What an asset returned as frame by partition key, exactly the run's keys."""
-    frames = obj if isinstance(obj, Mapping) else {keys[0]: obj} if len(keys) == 1 else {}
-    strangers = {type(frame).__name__ for frame in frames.values() if not isinstance(frame, pl.DataFrame)}
-    if strangers or set(frames) != set(keys):
-        lacking, extra = set(keys) - set(frames), set(frames) - set(keys)
+    values = obj if isinstance(obj, dict) else {keys[0]: obj} if len(keys) == 1 else {}
+    frames = {key: frame for key, frame in values.items() if isinstance(frame, pl.DataFrame)}
+    if set(frames) != set(keys) or len(frames) != len(values):
+        got = {key: type(value).__name__ for key, value in values.items()} or type(obj).__name__
         raise StorageError(
-            f"publishing {asset}, partitions {', '.join(map(str, keys))}: expected a polars DataFrame for one "
-            f"table, or a dict with one for each partition of the run; got {type(obj).__name__}, "
-            f"values {sorted(strangers)}, lacking {sorted(map(str, lacking))}, extra {sorted(map(str, extra))}"
+            f"publishing {asset}, partitions {', '.join(map(str, keys))}: expected a polars DataFrame, or a "
+            f"dict with one for each of the run's partitions; got {got}"
         )
-    return cast(Mapping[str | None, pl.DataFrame], frames)
+    return frames
 
 
 def _load(path: UPath, wanted: type) -> pl.DataFrame | pl.LazyFrame:
@@ -240,8 +243,6 @@ def _explained(doing: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            advice += " when there is room on the disk"
         raise StorageError(f"{doing}: {error}; {advice}") from error
 
 
@@ -318,7 +319,8 @@ def _same_content(local: Path, published: UPath) -> bool:
     return True
 
 
-def _modified(path: UPath) -> float | None:
+def modified_at(path: UPath) -> float | None:
+    """POSIX time of a file's last change, None if there is none; some stores tell it by `modified` alone."""
     try:
         return path.stat().st_mtime if _is_local(path) else path.fs.modified(path.path).timestamp()
     except FileNotFoundError:

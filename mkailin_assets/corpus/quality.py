@@ -1,25 +1,28 @@
 """What is good enough to train on: signals of each question-answer pair, and the verdict with its reasons."""
 
+import re
+
 import polars as pl
 from pydantic import BaseModel, Field
 
 from mkailin_assets.corpus.tables import EvaluatedQA
 
 # English words that carry grammar and no content: they are in any text and support nothing.
-FUNCTION_WORDS = frozenset(
+_FUNCTION_WORDS = re.findall(
+    r"\w+",
     """
     a about after all also although an and any are as at be because been before being between both but by
     can could did do does during each either for from further had has have he her his how if in into is it
     its may might more most must no nor not of on only or other our out over she should so some such than
     that the their them then there these they this those through thus to under until up upon very was we
     were what when where whether which while who whose why will with within without would
-    """.split()
+    """,
 )
 
-WORD = r"[\p{L}\p{N}]+(?:[-'’.][\p{L}\p{N}]+)*"
-# A question opens, itself or after an introduction set off by a comma, colon or dash, with one of these.
+WORD = r"[\p{L}\p{N}]+(?:[-'\x{2019}.][\p{L}\p{N}]+)*"
+# A question opens, itself or after an introduction set off by punctuation, with one of these.
 ASKS = (
-    r"(?i)(?:^|[,:;–—-]\s*)(?:(?:and|or|to|in|at|for|by|of|on|from|with)\s+)?"
+    r"(?i)(?:^|[.,:;\x{2013}\x{2014}-]\s*)(?:(?:and|or|to|in|at|for|by|of|on|from|with)\s+)?"
     r"(?:do|does|did|is|are|was|were|can|could|should|would|will|may|might|must|has|have|had"
     r"|what|which|who|whom|whose|when|where|why|how)\b"
 )
@@ -31,8 +34,10 @@ class QualityRules(BaseModel):
     min_question_words: int = Field(4, ge=1, description="Shorter questions say too little")
     max_question_words: int = Field(60, ge=1, description="Longer questions are no questions")
     min_answer_words: int = Field(5, ge=1, description="Shorter answers explain nothing")
+    # Of PubMedQA's 500 expert-labelled development items 98% of the conclusions reach 0.2 in their own
+    # abstract, 1% in another item's.
     min_answer_support: float = Field(
-        0.3, ge=0, le=1, description="Share of the answer's content words that its contexts must hold"
+        0.2, ge=0, le=1, description="Share of the answer's content words that its contexts must hold"
     )
     max_title_overlap: float = Field(
         0.9, ge=0, le=1, description="A question nearer to a title that asks nothing must itself ask"
@@ -78,7 +83,7 @@ def word_count(text: pl.Expr) -> pl.Expr:
 def answer_support(answer: pl.Expr, given: pl.Expr) -> pl.Expr:
     """Share of the answer's distinct content words that stand in the given text, 0 to 1.
 
-    Words without content (`FUNCTION_WORDS`) do not count; null without answer or content words. It is
+    Words without content (articles, auxiliaries) do not count; null without answer or content words. It is
     the coverage of Grusky et al. 2018 (Newsroom) over distinct words: low where a model answers from
     elsewhere than its contexts.
     """
@@ -131,7 +136,9 @@ def reasons_against(rules: QualityRules) -> pl.Expr:
 
 
 def _given_text() -> pl.Expr:
-    retrieved = pl.col("contexts").list.eval(pl.element().struct.field("text")).list.join(" ", ignore_nulls=True)
+    retrieved = (
+        pl.col("contexts").list.eval(pl.element().struct.field("text")).list.join(" ", ignore_nulls=True)
+    )
     return pl.concat_str(pl.col("source_context"), retrieved, separator=" ", ignore_nulls=True)
 
 
@@ -140,4 +147,4 @@ def _distinct_words(text: pl.Expr) -> pl.Expr:
 
 
 def _content_words(text: pl.Expr) -> pl.Expr:
-    return _distinct_words(text).list.eval(pl.element().filter(~pl.element().is_in(list(FUNCTION_WORDS))))
+    return _distinct_words(text).list.eval(pl.element().filter(~pl.element().is_in(_FUNCTION_WORDS)))

@@ -21,7 +21,14 @@ class GeneratedQA(dy.Schema):
     generator = dy.String(nullable=True, description="Model or agent that asked it")
     source_context = dy.String(nullable=True, description="Abstract of the source without its conclusion")
     contexts = dy.List(
-        dy.Struct({"rank": dy.Int32(), "pmid": dy.Int64(), "title": dy.String(), "text": dy.String()}),
+        dy.Struct(
+            {
+                "rank": dy.Int32(),
+                "pmid": dy.Int64(),
+                "title": dy.String(nullable=True),
+                "text": dy.String(),
+            }
+        ),
         description="Retrieved contexts, best first: rank, PMID, title, abstract",
     )
     long_answer = dy.String(nullable=True, description="Answer in sentences")
@@ -76,7 +83,7 @@ class CorpusExclusion(dy.Schema):
     """Rows that evaluation or assembly kept out of training, each with its reason."""
 
     pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
-    branch = dy.String(description="Home branch of the source")
+    branch = dy.String(primary_key=True, description="Branch the pair was made in")
     question = dy.String(nullable=True, description="The question, where there is one")
     stage = dy.String(description="evaluation, source, duplicate, contamination or balance")
     reason = dy.String(description="Why, in words")

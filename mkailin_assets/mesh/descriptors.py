@@ -37,7 +37,7 @@ def read_descriptors(file: BinaryIO | str | os.PathLike[str], name: str, release
     own, repeats a UI or has a record without UI or name: half a hierarchy is worse than none.
     """
     with _opened(file) as stream:
-        rows = [_descriptor(record, name, release_year) for record in _records(stream, name)]
+        rows = [_row(record, name, release_year) for record in _records(stream, name)]
     if not rows:
         raise UnreadableMesh(name, "holds no DescriptorRecord")
     repeated = [ui for ui, times in Counter(row["descriptor_ui"] for row in rows).items() if times > 1]
@@ -80,7 +80,9 @@ def tree_differences(descriptors: pl.DataFrame, tree_file: pl.DataFrame) -> Tree
 
     `descriptors` is table MeshDescriptor, `tree_file` as `read_tree_file` returns it.
     """
-    placed = descriptors.select("name", tree_number="tree_numbers").explode("tree_number", empty_as_null=False)
+    placed = descriptors.select("name", tree_number="tree_numbers").explode(
+        "tree_number", empty_as_null=False
+    )
     here, there = set(placed.rows()), set(tree_file.select("name", "tree_number").rows())
 
     def readable(pairs: set[tuple[str, str]]) -> list[str]:
@@ -122,7 +124,7 @@ def _records(stream: BinaryIO, name: str) -> Iterator[etree._Element]:
                 while element.getprevious() is not None:
                     del cast(Any, element.getparent())[0]
         if events.root.tag != "DescriptorRecordSet":
-            raise UnreadableMesh(name, f"is a {events.root.tag}, not a DescriptorRecordSet")
+            raise UnreadableMesh(name, f"has root <{events.root.tag}>, not <DescriptorRecordSet>")
     except etree.XMLSyntaxError as error:
         raise UnreadableMesh(name, f"is cut off or not well-formed XML ({error.msg})") from error
     except EOFError as error:
@@ -137,16 +139,26 @@ def _refuse_own_entities(root: etree._Element, name: str) -> None:
         raise UnreadableMesh(name, "declares entities or elements of its own, which NLM's files never do")
 
 
-def _descriptor(record: etree._Element, name: str, release_year: int) -> dict[str, Any]:
+def _row(record: etree._Element, name: str, release_year: int) -> dict[str, Any]:
     ui = _text(record, "DescriptorUI")
     heading = _text(record, "DescriptorName/String")
     if not ui or not heading:
-        raise UnreadableMesh(name, f"has a record without UI or name on line {record.sourceline} ({ui or heading})")
+        raise UnreadableMesh(name, f"has a record without UI or name on line {record.sourceline}")
+    try:
+        return {
+            "descriptor_ui": ui,
+            "name": heading,
+            "release_year": release_year,
+            **_details(record, heading),
+        }
+    except ValueError as error:  # a class or a date that is none
+        raise UnreadableMesh(name, f"has a record that cannot be read, {ui} {heading} ({error})") from error
+
+
+def _details(record: etree._Element, heading: str) -> dict[str, Any]:
     terms = dict.fromkeys(_texts(record, "ConceptList/Concept/TermList/Term/String"))
     terms.pop(heading, None)
     return {
-        "descriptor_ui": ui,
-        "name": heading,
         "tree_numbers": _texts(record, "TreeNumberList/TreeNumber"),
         "entry_terms": list(terms),
         "scope_note": _text(record, f"{_PREFERRED}/ScopeNote"),
@@ -158,18 +170,17 @@ def _descriptor(record: etree._Element, name: str, release_year: int) -> dict[st
         # The 2026 DTD renamed the other two dates.
         "date_revised": _date(record, "DateRevised") or _date(record, "LastUpdated"),
         "date_established": _date(record, "DateEstablished") or _date(record, "DateIntroduced"),
-        "release_year": release_year,
     }
 
 
 def _text(element: etree._Element, path: str) -> str | None:
-    return (element.findtext(path) or "").strip() or None
+    return " ".join((element.findtext(path) or "").split()) or None
 
 
 def _texts(element: etree._Element, path: str) -> list[str]:
-    return [text for found in element.iterfind(path) if (text := (found.text or "").strip())]
+    return [text for found in element.iterfind(path) if (text := " ".join((found.text or "").split()))]
 
 
 def _date(record: etree._Element, tag: str) -> date | None:
-    parts = [_text(record, f"{tag}/{part}") for part in ("Year", "Month", "Day")]
-    return date(*(int(part) for part in parts)) if all(parts) else None
+    year, month, day = (_text(record, f"{tag}/{part}") for part in ("Year", "Month", "Day"))
+    return date(int(year), int(month), int(day)) if year and month and day else None

@@ -38,6 +38,7 @@ class MeshInformationContent(dy.Schema):
     descriptor_ui = dy.String(primary_key=True, description="Unique identifier")
     name = dy.String(description="Preferred name")
     citations = dy.Int64(min=0, description="Current citations annotated with it or a descendant, each once")
+    all_citations = dy.Int64(min=0, description="N, current citations with headings; the same in all rows")
     descendants = dy.Int64(min=0, description="Distinct descriptors below it")
     corpus_ic = dy.Float64(min=0, max=1, description="-ln((n+1)/(N+1)) / ln(N+1)")
     intrinsic_ic = dy.Float64(min=0, max=1, description="1 - ln(1+descendants) / ln(descriptors)")

@@ -32,10 +32,11 @@ def cold_start_preferences(
     config: ColdStartConfig,
 ) -> dg.Output[pl.DataFrame]:
     """Of each citation's two questions, the one whose contexts fit the citation best in MeSH."""
-    ic = dict(mesh_information_content.select("descriptor_ui", f"{config.ic_source}_ic").iter_rows())
-    similarity = HeadingSimilarity(MeshHierarchy.from_descriptors(mesh_descriptors), ic, config.measure)
-    year = mesh_descriptors.item(0, "release_year")
-    snapshot = describe_snapshot(mesh_information_content, year, config.ic_source)
+    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
+    similarity = HeadingSimilarity.from_table(
+        hierarchy, mesh_information_content, config.ic_source, config.measure
+    )
+    snapshot = describe_snapshot(mesh_descriptors, mesh_information_content)
     preferences = prefer_by_mesh(candidate_contexts, similarity, config, snapshot)
     return dg.Output(preferences, metadata=_preference_metadata(preferences))
 

@@ -5,11 +5,10 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, Field
 
-from mkailin_assets.mesh.similarity import HeadingSimilarity
+from mkailin_assets.mesh.similarity import HeadingSimilarity, Measure
 from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.questions.tables import ROLES
 
-Measure = Literal["lin", "resnik", "jiang_conrath", "rel"]
 IcSource = Literal["corpus", "intrinsic"]
 
 
@@ -70,7 +69,9 @@ def question_scores(contexts: pl.DataFrame, similarity: HeadingSimilarity) -> pl
 
     The score is the mean best-match average over those contexts, 0 to 1.
     """
-    pairs = contexts.select("pmid", "role", "heading_uis", "contexts").explode("contexts", empty_as_null=False)
+    pairs = contexts.select("pmid", "role", "heading_uis", "contexts").explode(
+        "contexts", empty_as_null=False
+    )
     found = pairs["contexts"].struct.field("heading_uis")
     scores = similarity.best_match_averages(pairs["heading_uis"].to_list(), found.to_list())
     return (
@@ -104,20 +105,9 @@ def drop_reason(rules: ColdStartRules) -> pl.Expr:
     )
 
 
-def describe_snapshot(information_content: pl.DataFrame, year: int, ic_source: IcSource) -> str:
-    """The MeSH year and the citations behind a `MeshInformationContent` table, for people to read.
-
-    The table holds N only through its definition, IC = 1 - ln(n + 1) / ln(N + 1): the row with the
-    largest n gives it back.
-    """
-    if ic_source == "intrinsic":
-        return f"MeSH {year}"
-    widest = information_content.sort("citations", "descriptor_ui").tail(1)
-    counted = widest.select(pl.col("citations", "corpus_ic")).rows()
-    citations = 0
-    if counted and counted[0][0]:
-        n, ic = counted[0]
-        citations = round((n + 1) ** (1 / (1 - ic))) - 1
+def describe_snapshot(descriptors: pl.DataFrame, information_content: pl.DataFrame) -> str:
+    """The MeSH year and the number of citations behind the scores, for people to read."""
+    year, citations = descriptors["release_year"].first(), information_content["all_citations"].first()
     return f"MeSH {year}, {citations:,} citations"
 
 

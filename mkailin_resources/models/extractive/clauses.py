@@ -13,7 +13,7 @@ from mkailin_resources.models.extractive import lexicon as lex
 _ADVERB = re.compile(r"(ly|also|often|thus|therefore|then|hence|still|not|only|already|never|always|likely|further)$")
 _CONNECTIVES = frozenset("thus therefore hence also then however moreover furthermore consequently".split())
 _NOT_LY_ADVERBS = frozenset("family only early anomaly supply reply assembly".split())
-_LEADING_DROPPED = frozenset("although though while whereas because since even as given".split())
+_LEADING_DROPPED = frozenset("although though while whilst whereas because since even as given".split())
 _LEADING_KEPT = lex.PREPOSITIONS | frozenset("when if compared based depending regardless unlike once".split())
 _NO_SUBJECT = lex.PREPOSITIONS - frozenset("out up down off like".split())
 
@@ -69,14 +69,17 @@ def is_plural(noun_phrase: str) -> bool:
             break
     if any(token.word == "and" for token in head[1:]) and not (head and head[0].text.endswith("ing")):
         return True
-    return bool(head) and lex.is_plural_noun(head[-1].word)
+    # A final capital S belongs to an acronym, not to a plural.
+    return bool(head) and not re.search(r"[A-Z]S\W*$", head[-1].text) and lex.is_plural_noun(head[-1].word)
 
 
 def _tokens(text: str) -> list[_Token]:
     tokens, depth = [], 0
     for piece in text.split():
         opened = depth + sum(piece.count(bracket) for bracket in "([")
-        word = re.sub(r"^\W+|\W+$", "", piece).lower()
+        word = re.sub(r"^\W+|\W+$", "", piece)
+        # "Physalin A" ends in a letter, not in an article.
+        word = word if tokens and word == "A" else word.lower()
         inside = depth > 0 or piece[0] in "(["
         depth = max(0, opened - sum(piece.count(bracket) for bracket in ")]"))
         tokens.append(_Token(piece, word, inside, piece.endswith(",")))
@@ -198,7 +201,7 @@ def _is_finite(tokens: Sequence[_Token], place: int) -> bool:
         return False
     verb = lex.base_of_third_person(word)
     if verb is not None:
-        return not comma and _third_person_reads_as_verb(verb, before, following)
+        return not comma and _third_person_reads_as_verb(verb, tokens[:place], following)
     if word in lex.BASES:
         return not comma and _base_reads_as_verb(tokens, place, before, following)
     return False
@@ -211,23 +214,40 @@ def _before_adverbs(tokens: Sequence[_Token], place: int) -> _Token:
     return _Token("", "", False, False)
 
 
-def _third_person_reads_as_verb(verb: str, before: _Token, following: _Token | None) -> bool:
+def _third_person_reads_as_verb(verb: str, tokens: Sequence[_Token], following: _Token | None) -> bool:
+    """Whether a form such as "increases" is the verb, given what stands before and behind it."""
+    before = _before_adverbs(tokens, len(tokens))
     if before.word in lex.DETERMINERS | lex.PREPOSITIONS | {"to", ""} or before.word.endswith("'s"):
         return False
     if verb not in lex.NOUNLIKE:
         return True
-    if following is None or before.comma or before.word in lex.CONJUNCTIONS:
+    # ", therefore," between subject and verb is an aside; a bare comma is a list.
+    listed = before.comma and tokens[-1] is before
+    if following is None or listed or before.word in lex.CONJUNCTIONS:
         return False
-    if _reads_as_adjective(before.word) or lex.is_plural_noun(before.word):
+    if following.word in lex.DETERMINERS:
+        return True
+    if _reads_as_adjective(before.word):
+        return False
+    if following.word in lex.CONJUNCTIONS | lex.RELATIVES | lex.AUXILIARIES | lex.PAST.keys():
+        return False
+    if following.word in _MODIFYING_PARTICIPLES:
+        return False
+    if (other := lex.base_of_third_person(following.word)) and other not in lex.NOUNLIKE:
         return False
     if following.word in lex.PREPOSITIONS:
         return _preposition_fits(verb, following.word)
-    return following.word not in lex.CONJUNCTIONS | lex.RELATIVES | lex.AUXILIARIES and (
-        following.word not in lex.PAST or following.word in lex.DETERMINERS
-    )
+    # After a plural it is a verb only where the subject's head is singular: "a mutation in cells causes ...".
+    return not lex.is_plural_noun(before.word) or not is_plural(" ".join(token.text for token in tokens))
 
 
+# "forms lacking", "models expressing": the word before is the noun they modify.
+_MODIFYING_PARTICIPLES = frozenset(
+    "lacking expressing including using containing involving undergoing receiving carrying harboring bearing encoding "
+    "meeting showing having being linking comparing".split()
+)
 _VERB_PREPOSITIONS = {
+    "point": ("to", "toward", "towards"),
     "lead": ("to",),
     "result": ("in", "from"),
     "play": (),
@@ -244,7 +264,7 @@ _VERB_PREPOSITIONS = {
     "correlate": ("with",),
     "decline": (),
     "differ": ("from", "in", "between"),
-    "rise": ("in",),
+    "rise": ("in", "during", "before"),
     "signal": ("through", "via"),
     "work": ("through", "via", "as"),
 }
@@ -265,13 +285,20 @@ def _base_reads_as_verb(
     tokens: Sequence[_Token], place: int, before: _Token, following: _Token | None
 ) -> bool:
     word = tokens[place].word
-    if following is None or before.comma or before.word in ("to", "and", "or", "not", "", "both"):
+    if following is None or before.word in ("to", "and", "or", "not", "", "both"):
         return False
-    if not (lex.is_plural_noun(before.word) or _coordinated_subject(tokens, place)):
+    if before.comma and word in lex.BASE_NOUNLIKE:
+        return False
+    head_is_plural = word not in lex.BASE_NOUNLIKE and is_plural(" ".join(token.text for token in tokens[:place]))
+    if not (lex.is_plural_noun(before.word) or head_is_plural or _coordinated_subject(tokens, place)):
+        return False
+    if before.word in lex.DETERMINERS | lex.PREPOSITIONS or before.word.endswith(("'s", "’s")):
         return False
     if following.word in lex.CONJUNCTIONS | lex.RELATIVES | lex.AUXILIARIES:
         return False
-    if word in lex.NOUNLIKE:
+    if word in lex.BASE_NOUNLIKE:
+        if not lex.is_plural_noun(before.word):
+            return following.word in lex.DETERMINERS
         if following.word in lex.PREPOSITIONS:
             return _preposition_fits(word, following.word)
         # "Alzheimer's disease mice model tau", but not "mice model study".
@@ -319,15 +346,20 @@ def _before(tokens: Sequence[_Token], title: bool) -> tuple[list[_Token], list[_
             adverbs.insert(0, adverb)
     if not subject:
         raise NotAClaim("no subject before the verb")
+    if subject[-1].word in lex.CONJUNCTIONS or subject[0].word == "like":
+        raise NotAClaim("the verb before was not recognised")
     if subject[0].word in _NO_SUBJECT and not in_vitro:
         raise NotAClaim("the statement does not begin with its subject")
     return lead, subject, adverbs
 
 
 def _inverted(subject: list[_Token], adverbs: list[str], verb: _Token, rest: list[_Token]) -> str:
-    words = [token.text for token in subject]
-    noun_phrase = " ".join(words)
+    if subject[0].word in ("none", "neither", "nor", "few", "nothing"):
+        raise NotAClaim("the negation has no plain positive form")
+    no_such = subject[0].word == "no" and len(subject) > 1
+    noun_phrase = " ".join(token.text for token in subject[no_such:])
     rest, negated = _without_negation(rest)
+    negated = negated or no_such
     if verb.word in lex.BE:
         auxiliary, predicate = verb.word, _predicate(rest, "be", negated)
     elif verb.word in lex.MODALS:
@@ -359,9 +391,10 @@ def _lexical(verb: _Token, rest: list[_Token], negated: bool) -> tuple[str, str]
         if len(rest) > 1 and rest[1].word == "be":
             return {"does": "is", "do": "are", "did": "was"}[auxiliary], _predicate(rest[2:], "be", negated)
         return auxiliary, _predicate(rest[1:], "base", negated)
-    if base == "appear" and rest and _reads_as_adjective(rest[0].word):
-        pass
-    return auxiliary, f"{base} {_predicate(rest, kind, negated)}".strip()
+    predicate = _predicate(rest, kind, negated)
+    if rest and not predicate:
+        raise NotAClaim("the verb shares its object with another")
+    return auxiliary, f"{base} {predicate}".strip()
 
 
 def _modal(modal: str, noun_phrase: str, rest: list[_Token], negated: bool) -> tuple[str, str]:
@@ -389,6 +422,8 @@ def _without_hedge(rest: list[_Token]) -> list[_Token]:
 def _without_negation(rest: list[_Token]) -> tuple[list[_Token], bool]:
     """The predicate in its positive form, and whether it was negative."""
     for place, token in enumerate(rest[:3]):
+        if token.word in lex.CONJUNCTIONS:
+            break
         if token.word in ("not", "never"):
             if place + 1 < len(rest) and rest[place + 1].word in ("only", "just", "merely"):
                 raise NotAClaim("'not only' has no plain positive form")
@@ -414,18 +449,21 @@ def _predicate(rest: Sequence[_Token], kind: str, negated: bool) -> str:
     `kind`: form of the verb before it: be, have, base, third or past.
     """
     kept: list[str] = []
-    relative = False
+    relative = coordinated = False
     for place, token in enumerate(rest):
         if not token.inside:
+            coordinated = token.word in ("and", "or") or (coordinated and _is_adverb(rest[place - 1].word)) or (
+                place > 0 and rest[place - 1].word in ("and", "or")
+            )
             if token.word in lex.CONJUNCTIONS or (kept and rest[place - 1].comma):
                 action, form = _coordination(rest, place, kind, relative, negated)
-                if action == "cut":
+                if action == "cut" and not all(_is_adverb(word.lower()) for word in kept):
                     break
                 if action == "convert":
                     kept.append(token.text.replace(token.word, form) if token.word not in lex.CONJUNCTIONS else token.text)
                     continue
-            if kept and rest[place - 1].word in ("and", "or") and not relative:
-                form = _converted(token, kind)
+            if kept and coordinated and not relative:
+                form = _converted(token, kind, rest[place + 1].word if place + 1 < len(rest) else "")
                 if form:
                     kept.append(token.text.replace(token.word, form))
                     continue
@@ -439,17 +477,19 @@ def _predicate(rest: Sequence[_Token], kind: str, negated: bool) -> str:
     return " ".join(kept)
 
 
-def _converted(token: _Token, kind: str) -> str | None:
-    """The infinitive of a verb coordinated with the first."""
+def _converted(token: _Token, kind: str, following: str = "") -> str | None:
+    """The infinitive of a verb coordinated with the first; an unknown one is known by the article behind it."""
     if kind == "third":
-        return lex.base_of_third_person(token.word)
+        known = lex.base_of_third_person(token.word)
+        if known is None and following in ("the", "a", "an", "its", "their") and re.search(r"[a-z]{3}[^s]s$", token.word):
+            return re.sub(r"(?<=ch|sh|ss)es$|(?<=[xz])es$|s$", "", re.sub(r"ies$", "ys", token.word))
+        return known
     if kind == "past" and token.word in lex.PAST and token.word not in lex.BASES:
         return lex.PAST[token.word]
     return None
 
 
-_CUT_AT = frozenset("whereas while although though which thereby suggesting indicating supporting implying but".split())
-_CUT_AT |= frozenset("leading resulting highlighting providing demonstrating confirming showing revealing making".split())
+_CUT_AT = frozenset("whereas while although though which thereby perhaps possibly but".split())
 
 
 def _coordination(
@@ -468,7 +508,12 @@ def _coordination(
     if start >= len(rest):
         return "cut", ""
     word = rest[start].word
-    if word in _CUT_AT and after_comma:
+    if after_comma and (word in _CUT_AT or _begins_participle_clause(rest, start)):
+        return "cut", ""
+    if after_comma and word in lex.DETERMINERS and any(
+        other.word in lex.PAST and before.word not in lex.PREPOSITIONS
+        for before, other in zip(rest[start:], rest[start + 2 : start + 7], strict=False)
+    ):
         return "cut", ""
     if relative and not after_comma:
         return "keep", ""
@@ -479,10 +524,22 @@ def _coordination(
         return "cut", ""
     if start == place and kind == "third" and third is not None and third not in lex.NOUNLIKE:
         return "convert", third
+    behind = rest[start + 1].word if start + 1 < len(rest) else ""
+    bare = word in lex.BASES and (behind in lex.PREPOSITIONS | lex.DETERMINERS or behind.endswith("ing"))
+    if kind in ("be", "have") and bare and token.word in lex.CONJUNCTIONS:
+        return "cut", ""
     verb = _next_finite(rest, start)
     if verb is not None and verb > start:
         return "cut", ""
     return "keep", ""
+
+
+def _begins_participle_clause(rest: Sequence[_Token], place: int) -> bool:
+    """", suggesting ..." comments on the claim; ", staining, and ..." continues a list."""
+    token = rest[place]
+    return token.word.endswith("ing") and len(token.word) > 5 and place + 1 < len(rest) and not (
+        token.comma or rest[place + 1].word in lex.CONJUNCTIONS | lex.AUXILIARIES
+    )
 
 
 def _next_finite(rest: Sequence[_Token], start: int) -> int | None:
@@ -496,7 +553,8 @@ def _next_finite(rest: Sequence[_Token], start: int) -> int | None:
         if token.word in lex.BE | lex.MODALS | {"does", "did", "has"}:
             return place
         verb = lex.base_of_third_person(token.word)
-        if verb is not None and verb not in lex.NOUNLIKE:
+        following = rest[place + 1] if place + 1 < len(rest) else None
+        if verb is not None and _third_person_reads_as_verb(verb, rest[start:place], following):
             return place
         if token.comma:
             return None

@@ -3,61 +3,66 @@
 import re
 
 _VERBS = """
-abolish abrogate accelerate accentuate accept accompany accumulate achieve acquire activate adapt add affect
-aggravate agree alleviate allow alter ameliorate amplify antagonize appear apply arise arrest assess assemble
-associate attenuate attract augment avoid become begin behave belong benefit boost bring broaden carry catalyze
-change characterize cleave close coincide colocalize combine compare compensate compete complement
-compromise concentrate confer confirm constitute constrain contain contribute convert cooperate coordinate
-correlate counteract create cure damp dampen deactivate decline deepen define degrade delay delineate deliver
-demonstrate depend deplete deposit deregulate derive describe destabilize destroy detect deteriorate determine
-develop diagnose dictate differ differentiate diminish direct discriminate disrupt dissociate distinguish
-disturb diverge drive effect elevate elicit eliminate elucidate embody emerge employ enable encode encourage
-engage enhance enlarge enrich ensure enter entail escape establish evoke evolve exacerbate exceed excite exert
-exhibit exist expand explain exploit exploit extend facilitate fail favor favour fit fluctuate follow foster
-generate give govern grow harbor harbour harm heighten help hide hinder hold identify illuminate illustrate
-impair impede implicate imply improve inactivate include increase incorporate indicate induce infect infer
-infiltrate inflict influence inform inhibit initiate instruct integrate intensify interact interfere internalize
-intersect intervene introduce invade invoke involve ionize justify keep know lack lead lengthen lessen lie
-limit localize lose lower maintain make manifest matter maximize mediate meet merit migrate mimic minimize
-mitigate mobilize modify modulate necessitate need negate neutralize normalize obey obscure obstruct obtain occur
-offer oligomerize open operate originate oscillate outperform outweigh overcome overexpress overlap
-participate penetrate perform permit perpetuate persist perturb phenocopy phosphorylate play pose possess
-potentiate precede precipitate preclude predict predispose predominate preserve prevent prime proceed produce
-progress project prolong promote propagate prove protect provide provoke quantify quench raise reach react reactivate
-recapitulate receive recognize recover recruit reduce reflect refute regulate reinforce relate release relieve
-rely remain remodel remove render repair replace repress reproduce require rescue reshape reside resist resolve
-respond restore restrain restrict retain retard reveal reverse rewire rise safeguard scavenge secrete see
-select sense sensitize separate serve shape share shed shift shorten show signal silence simplify slow
-solve spare spread stabilize stand start stimulate strengthen stress stratify subside substitute
-succeed suffer suggest suit support suppress surpass survive sustain synergize take target tend terminate tether
-tolerate track trigger transcend transduce transform transmit treat trend turn uncouple uncover undergo
-underlie undermine underpin unmask unravel unveil upregulate downregulate up-regulate down-regulate utilize
-vary warrant weaken widen worsen yield bind block cause cluster contact control couple cross-react decrease
-deserve die disappear discourage display double drop ease form function gain halt highlight hamper hinge host
-impact import improve inhibit kill lag link mark mask maturate measure model oppose outnumber override
-oxidize pass peak point possess power promise promote protect pull push question rank refine report rest result
-return rupture sequester slow spike split stain stem structure study summarize switch synchronize tag think
-transit travel trap trim tune use wane work benefit characterise stabilise recognise localise utilise sensitise
-minimise maximise catalyse hydrolyze antagonise destabilise neutralise normalise mobilise potentiate
-acidify methylate acetylate ubiquitinate glycosylate dimerize tetramerize polymerize aggregate misfold
-represent reside rescue ameliorate overlie correspond cover comprise consist differ originate present
+ablate abolish abrogate accelerate accentuate accompany accumulate acetylate achieve acidify acquire activate
+adapt add affect aggravate aggregate agree alleviate allow alter ameliorate amplify antagonise antagonize
+appear apply arise arrest assemble assess associate attenuate attract augment avoid bear become begin behave
+belong benefit bestow bind block boost bring broaden carry catalyse catalyze cause change characterise
+characterize circumvent clarify cleave close cluster coincide colocalize colonize combine compare compensate
+compete complement complicate comprise compromise concentrate confer confirm confound consist constitute
+constrain contact contain contribute control convert cooperate coordinate correlate correspond counteract
+couple cover create cross-react culminate cure damp dampen deactivate decline decrease deepen define degrade
+delay delineate deliver demonstrate depend deplete deposit deprive deregulate derive describe deserve
+destabilise destabilize destroy detect deteriorate determine detoxify develop dictate die differ differentiate
+dimerize diminish direct disappear discern discourage discriminate dislodge display disrupt dissociate
+distinguish disturb diverge dominate double down-regulate downregulate drain drive drop ease effect elevate
+elicit eliminate elucidate embody emerge emit employ enable encode encourage engage enhance enlarge enrich
+ensure entail enter epitomize escape establish evade evoke evolve exacerbate exceed excite exert exhibit exist
+expand explain exploit extend facilitate fail favor favour fit fluctuate follow form foster function gain
+generate give glycosylate govern grow guard halt hamper harbor harbour harm heighten help hide highlight
+hijack hinder hinge hold host hydrolyze identify illuminate illustrate immobilize impact impair impede impinge
+implicate imply import improve inactivate incite include incorporate increase indicate induce infect infer
+infiltrate inflict influence inform inhibit initiate inspire instigate instruct integrate intensify interact
+interfere internalize interrupt intersect intervene intoxicate introduce invade invoke involve ionize justify
+keep kill kindle know lack lag lead lengthen lessen liberate lie limit link localise localize
+lose lower maintain make manifest mask matter maturate maximise maximize measure mediate meet merit
+methylate migrate mimic minimise minimize misfold mitigate mobilise mobilize model modify modulate necessitate
+need negate neutralise neutralize normalise normalize nucleate obey obscure obstruct obtain occur offer
+oligomerize open operate oppose orchestrate originate oscillate outnumber outperform outweigh overcome
+overexpress overlap overlie override oxidize participate pass pave peak penetrate perceive perform
+permeabilize permit perpetuate persist perturb phenocopy phosphorylate play point polymerize pose possess
+potentiate power precede precipitate preclude precondition predict predispose predominate presage present
+preserve prevent prime proceed produce progress project prolong promise promote propose prompt propagate protect prove
+provide provoke pull push quantify quench question raise rank reach react reactivate recapitulate receive
+recognise recognize recover recruit reduce refine reflect refute regulate reinforce relate release relieve
+rely remain remodel remove render repair replace report represent repress reproduce require rescue resemble
+reshape reside resist resolve respire respond rest restore restrain restrict restructure result retain retard
+return reveal reverse rewire rise rival rupture safeguard scavenge sculpt secrete see segregate select
+sense sensitise sensitize separate sequester serve sever shape share shed shield shift shorten show signal
+silence simplify skew slow soften solve spare specify spike split spread stabilise stabilize
+stain stand start stem stimulate stratify strengthen stress structure study subside substitute succeed suffer
+suggest suit summarize support suppress surpass survive sustain sweep swell switch synchronize synergize
+tackle take target tend terminate tether tetramerize tolerate track transcend transduce transfer transform
+transit transmit transport trap travel treat trend trigger trim tune turn ubiquitinate uncouple
+uncover undergo underlie underline undermine underpin underscore unleash unmask unravel unveil up-
+regulate upregulate use utilise utilize vary wane warrant weaken widen worsen yield
+seem allocate reprogram evaluate examine investigate recommend
 """.split()
 
 # Forms that are more often nouns: they count as verbs only where the words around them say so.
 _NOUNLIKE = """
-accord accumulate address aggregate aim alarm answer approach arrest assay benefit block boost cause change
-cluster concern conjugate contact contrast control correlate cost couple cut damage decline decrease defect delay
-deposit design detail direct display double drive drop effect escape estimate evidence exhibit fail favor favour feature
-fit focus form function gain group guide harbor harm help highlight hinge hold host impact import increase
-influence initiate interface isolate lack lag lead level limit link list mark mask match matter measure
-model need offer open order outcome overlap pass peak phenocopy place plan play point pose power present
-presage process produce profile progress project promise pull push question range rank rate reach record
-release remain repair report rescue rest result return reverse rise risk rupture sample score scale scavenge sense
-separate shape share shed shift signal silence slow spare spike split spread stain stand start state stem stop
-stress structure study substrate subject support surface survey switch tag target taste test tether thought time
-trace track transfer transit transition transport trap treat trend trigger tune turn use vary view walk
-work worth yield target associate complement compromise conduct contract couple extract lower mimic
-model permit precipitate prime record reserve sequester surface survive transform treat cover
+address aggregate aim alarm answer approach arrest assay associate benefit block boost cause change cluster
+complement compromise concern conjugate contact contrast control correlate cost couple cover cut damage
+decline decrease defect delay deposit design detail direct display double drain drive drop effect escape
+estimate favor favour feature fit focus form function gain group guard guide harbor harm help highlight hinge
+hold host impact import increase influence interface isolate lack lag lead level license limit link list mark
+mask match matter measure mimic model need offer open order outcome overlap pass peak permit phenocopy place
+plan play point pose power precipitate presage present prime process produce profile progress project promise
+prompt pull push question range rank rate reach record release remain repair report rescue reserve rest result
+return reverse rise risk rival rupture sample scale score seed sense separate sequester shape share shed
+shield shift signal silence slow sort spare spike split spread stain stand start state stem stop stress
+structure study subject substrate support surface survey sweep switch tag target taste test tether thought
+time trace track transfer transit transition transport trap trend trigger tune turn use vary view walk worth
+yield
 """.split()
 
 _IRREGULAR = {
@@ -96,7 +101,7 @@ _IRREGULAR = {
     "undergo": ("underwent", "undergone"),
     "underlie": ("underlay", "underlain"),
 }
-_DOUBLING = {"drop", "fit", "lag", "permit", "refer", "stem", "tag", "trap", "trim", "control", "signal", "model"}
+_DOUBLING = {"reprogram", "drop", "fit", "lag", "permit", "refer", "stem", "tag", "trap", "trim", "control", "signal", "model"}
 _DOUBLING |= {"infer", "transfer", "confer", "compel", "dispel", "spur", "occur", "overlap", "split", "transmit"}
 
 
@@ -116,6 +121,8 @@ def _past(verb: str) -> str:
 
 BASES = frozenset(_VERBS)
 NOUNLIKE = frozenset(_NOUNLIKE)
+# Their infinitive is hardly ever a noun, though the third person looks like a plural.
+BASE_NOUNLIKE = NOUNLIKE - frozenset("associate aggregate correlate complement mimic isolate differ".split())
 THIRD_PERSON = {_third_person(verb): verb for verb in _VERBS} | {"underlies": "underlie", "lies": "lie"}
 PAST = {(_IRREGULAR[verb][0] if verb in _IRREGULAR else _past(verb)): verb for verb in [*_VERBS, "find"]}
 PAST |= {"did": "do", "had": "have", "dropped": "drop", "controlled": "control"}
@@ -141,7 +148,7 @@ PREPOSITIONS = frozenset(
 CONJUNCTIONS = frozenset("and or but nor".split())
 RELATIVES = frozenset("that which who whose whom where".split())
 SUBORDINATORS = frozenset(
-    "whether how when while because if although though whereas why what once unless until as since".split()
+    "whether how when while whilst because if although though whereas why what once unless until as since".split()
 )
 
 PLURAL_NOUNS = frozenset(
@@ -158,7 +165,7 @@ _SINGULAR_S = re.compile(
 
 # Words that keep their capital where the abstract does not tell.
 NAMES = frozenset(
-    """alzheimer parkinson huntington lewy down crohn hodgkin barrett cushing graves hashimoto kaposi sjogren
+    """alzheimer parkinson huntington lewy crohn hodgkin barrett cushing graves hashimoto kaposi sjogren
     wilson pick creutzfeldt jakob tourette turner marfan epstein barr ewing burkitt raynaud bell hirschsprung
     kawasaki guillain asperger meniere addison paget gaucher fabry pompe tay sachs niemann duchenne becker
     charcot marie leber usher rett angelman prader willi klinefelter schwann purkinje golgi kupffer langerhans
@@ -178,7 +185,7 @@ NAMES = frozenset(
     tunisia morocco algeria english british england scotland scottish wales ireland irish london britain
     california texas minnesota madrid nun rotterdam caucasian hispanic latino jewish ashkenazi arab medicare
     medicaid medline pubmed cochrane twitter facebook google internet january february march april june july
-    august september october november december monday i ii iii iv united states kingdom york hong kong
+    august september october november december monday
     """.split()
 )
 
@@ -190,7 +197,9 @@ STUDY_NOUNS = (
 
 def is_plural_noun(word: str) -> bool:
     """Whether a lower-case noun looks plural."""
-    return word in PLURAL_NOUNS or (len(word) > 2 and word.endswith("s") and not _SINGULAR_S.search(word))
+    if word in PLURAL_NOUNS or re.search(r"(metr|dynam|kinet|mechan|statist|terist|top|clin|biot|mimet|psychot|lept|lyt)ics$", word):
+        return True
+    return len(word) > 2 and word.endswith("s") and not _SINGULAR_S.search(word)
 
 
 def base_of_third_person(word: str) -> str | None:

@@ -1,0 +1,189 @@
+"""From the evaluated pairs of all branches to one corpus to train on, and what stays out of it."""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+
+import polars as pl
+from pydantic import BaseModel, Field
+
+from mkailin_assets.corpus.decontamination import contamination, normalised
+from mkailin_assets.corpus.duplicates import duplicates
+from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, TrainingExample
+
+# Percent of the sources; a citation stays where it is whatever arrives, so these never change.
+TRAIN_PERCENT, VALIDATION_PERCENT = 80, 10
+
+
+class AssemblyRules(BaseModel):
+    """What the corpus looks like as a whole."""
+
+    max_context_characters: int = Field(6000, ge=100, description="Longer contexts are cut at a word")
+    min_duplicate_similarity: float = Field(
+        0.9, gt=0, le=1, description="Jaccard similarity of two questions from which the later one leaves"
+    )
+    max_decision_share: float = Field(
+        0.8, gt=0, le=1, description="Largest share of the most frequent decision; 1: as it comes"
+    )
+
+
+def assemble(
+    evaluated: Mapping[str, pl.LazyFrame],
+    current: pl.DataFrame,
+    benchmark: pl.DataFrame,
+    rules: AssemblyRules,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows to train on (`TrainingExample`) and those that stay out (`CorpusExclusion`), by PMID.
+
+    `evaluated` holds an `EvaluatedQA` table for each branch, `current` is `CurrentCitation`, `benchmark`
+    has `pmid` and `question` of each benchmark item. Every row comes out once: in the corpus, or with the
+    first stage that refused it and why. Earlier PMIDs win over later duplicates, and places that the
+    decision cap leaves are given in the order of a hash of the PMID, so that growth moves little.
+    Memory grows with the text of all branches.
+    """
+    frames = [EvaluatedQA.create_empty().lazy(), *evaluated.values()]
+    rows = pl.concat(frames).sort("pmid", "branch").collect().with_columns(*_texts(rules))
+    stages: dict[str, Callable[[pl.DataFrame], pl.Series]] = {
+        "evaluation": _refused_by_evaluation,
+        "source": lambda left: outdated(left, current),
+        "contamination": lambda left: contamination(left.with_columns(text=_all_text()), benchmark),
+        "duplicate": lambda left: repeated(left, rules.min_duplicate_similarity),
+        "balance": lambda left: over_represented(left, rules.max_decision_share),
+    }
+    excluded = [CorpusExclusion.create_empty()]
+    for stage, refuse in stages.items():
+        reasons = refuse(rows)
+        out = rows.with_columns(stage=pl.lit(stage), reason=reasons).filter(reasons.is_not_null())
+        excluded.append(out.select(excluded[0].columns))
+        rows = rows.filter(reasons.is_null())
+    return _examples(rows), pl.concat(excluded).sort("pmid", "branch")
+
+
+def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:
+    """Why a row's source or a context of it no longer stands in PubMed as it was read; null where it does."""
+    gone = current.filter(pl.col("state") != "current")["pmid"].implode()
+    latest = current.select("pmid", "state", "home_branch", current_hash="content_hash")
+    return (
+        rows.join(latest, on="pmid", how="left", maintain_order="left")
+        .select(
+            pl.when(pl.col("state").is_null())
+            .then(pl.lit("the source is not among the current citations"))
+            .when(pl.col("state") != "current")
+            .then(pl.format("the source was {}", "state"))
+            .when(pl.col("current_hash").ne_missing(pl.col("content_hash")))
+            .then(pl.lit("the source was revised since"))
+            .when(pl.col("home_branch").ne_missing(pl.col("branch")))
+            .then(pl.lit("the source belongs to another branch now"))
+            .when(pl.col("context_pmids").list.eval(pl.element().is_in(gone)).list.any())
+            .then(pl.lit("a context was retracted or deleted"))
+            .alias("reason")
+        )
+        .to_series()
+    )
+
+
+def repeated(rows: pl.DataFrame, similarity: float) -> pl.Series:
+    """Which earlier row asks the same question, rows in the order of their PMIDs; null where none does."""
+    asked = rows.select(normalised(pl.col("question"))).to_series().to_list()
+    pmids = rows["pmid"].to_list()
+
+    def reason(index: int, earlier: int | None) -> str | None:
+        if earlier is None:
+            return None
+        how = "the same" if asked[index] == asked[earlier] else "nearly the same"
+        return f"asks {how} as PMID {pmids[earlier]}"
+
+    found = enumerate(duplicates(asked, similarity))
+    return pl.Series("reason", [reason(index, earlier) for index, earlier in found], dtype=pl.String)
+
+
+def over_represented(rows: pl.DataFrame, share: float) -> pl.Series:
+    """Why a row of the most frequent decision is one too many; null where it is not.
+
+    A row without decision counts as maybe, which is what the model is taught. Where there is one decision
+    alone there is nothing to balance it against, and all rows stay.
+    """
+    order = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "balance"), return_dtype=pl.UInt64)
+    taught = rows.select(decision=pl.col("decision").fill_null("maybe"), order=order)
+    kinds = taught["decision"].value_counts().sort("count", "decision", descending=True)
+    if kinds.height < 2 or share == 1:
+        return pl.Series("reason", [None] * rows.height, dtype=pl.String)
+    most, count = kinds.row(0)
+    # Rounding must not cost a row that the share allows.
+    places = math.floor(share / (1 - share) * (rows.height - count) + 1e-9)
+    turn = pl.col("order").rank("ordinal").over("decision")
+    reason = pl.lit(f"one {most} too many: {places} of them make {share:.0%}")
+    return taught.select(
+        reason=pl.when((pl.col("decision") == most) & (turn > places)).then(reason)
+    ).to_series()
+
+
+def split_of(pmid: int) -> str:
+    """The split of a source citation: train, validation or test; decided by the PMID alone."""
+    place = pmid_hash(pmid, "split") % 100
+    if place < TRAIN_PERCENT:
+        return "train"
+    return "validation" if place < TRAIN_PERCENT + VALIDATION_PERCENT else "test"
+
+
+def pmid_hash(pmid: int, purpose: str) -> int:
+    """64 bits that look random, the same on every machine; each purpose has its own, unrelated ones."""
+    digest = hashlib.blake2b(str(pmid).encode(), digest_size=8, person=purpose.encode()).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _texts(rules: AssemblyRules) -> list[pl.Expr]:
+    one = pl.element().struct
+    labelled = pl.concat_str(
+        pl.format("[{}]", one.field("rank")),
+        one.field("title"),
+        one.field("text"),
+        separator=" ",
+        ignore_nulls=True,
+    )
+    found = pl.col("contexts").list.eval(labelled).list.join("\n\n")
+    retrieved = pl.when(found != "").then(found)
+    source, question = pl.col("source_context"), pl.col("question")
+
+    def paragraphs(*parts: pl.Expr) -> pl.Expr:
+        return pl.concat_str(*parts, separator="\n\n", ignore_nulls=True)
+
+    return [
+        _cut(paragraphs(source, retrieved), rules.max_context_characters).alias("context"),
+        paragraphs(pl.col("title"), source, retrieved, question).alias("pretraining_text"),
+        pl.col("contexts").list.eval(one.field("pmid")).alias("context_pmids"),
+    ]
+
+
+def _all_text() -> pl.Expr:
+    return pl.concat_str("pretraining_text", "long_answer", separator="\n\n", ignore_nulls=True)
+
+
+def _cut(text: pl.Expr, characters: int) -> pl.Expr:
+    start = text.str.head(characters).str.replace(r"\s+\S*$", "")
+    return pl.when(text.str.len_chars() > characters).then(start).otherwise(text)
+
+
+def _refused_by_evaluation(rows: pl.DataFrame) -> pl.Series:
+    reasons = pl.when(~pl.col("kept")).then(pl.col("reasons").list.join("; "))
+    return rows.select(reason=reasons).to_series()
+
+
+def _examples(rows: pl.DataFrame) -> pl.DataFrame:
+    def example_id(pmid: int, question: str) -> str:
+        return hashlib.blake2b(f"{pmid}\n{question}".encode(), digest_size=16).hexdigest()
+
+    ids = [example_id(pmid, question) for pmid, question in rows.select("pmid", "question").iter_rows()]
+    asked = pl.format(
+        "Context: {}\n\nQuestion: {}\n\nAnswer yes, no or maybe, then explain.", "context", "question"
+    )
+    answered = pl.format("{}. {}", pl.col("decision").fill_null("maybe"), "long_answer")
+
+    def said(role: str, content: pl.Expr) -> pl.Expr:
+        return pl.struct(role=pl.lit(role), content=content)
+
+    return rows.with_columns(
+        example_id=pl.Series(ids, dtype=pl.String),
+        split=pl.col("pmid").map_elements(split_of, return_dtype=pl.String),
+        messages=pl.concat_list(said("user", asked), said("assistant", answered)),
+    ).select(TrainingExample.create_empty().columns)

@@ -1,0 +1,163 @@
+"""The corpus stage: from preferred questions to answers, their evaluation, and the corpus to train on."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mkailin_assets.corpus import answers
+from mkailin_assets.corpus.assembly import AssemblyRules, assemble
+from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.quality import QualityRules, evaluate
+from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, GeneratedQA, TrainingExample
+from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.metadata import bars, counts, histogram, preview
+from mkailin_assets.partitions import MESH_BRANCH_NAMES, mesh_branches
+from mkailin_assets.tables import table
+from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.index import ContextStore
+from mkailin_resources.models.interface import TextGenerator
+
+
+class QualityConfig(dg.Config, QualityRules):
+    """What a pair must satisfy to enter the training corpus."""
+
+
+class AssemblyConfig(dg.Config, AssemblyRules):
+    """What the corpus looks like as a whole."""
+
+
+@dg.asset(
+    **table(GeneratedQA),
+    partitions_def=mesh_branches,
+    group_name="corpus",
+    kinds={"polars"},
+    code_version="1",
+)
+def generated_qa(
+    context: dg.AssetExecutionContext,
+    *,
+    cold_start_preferences: pl.DataFrame,
+    candidate_questions: pl.DataFrame,
+    candidate_contexts: pl.DataFrame,
+    branch_citations: pl.DataFrame,
+    context_index: pl.DataFrame,
+    answer_model: dg.ResourceParam[TextGenerator],
+    context_store: ContextStore,
+) -> dg.Output[pl.DataFrame]:
+    """Question, contexts, long answer, yes/no/maybe decision and evidence of each citation."""
+    found = candidate_contexts["contexts"].explode(empty_as_null=False).struct.field("pmid").unique()
+    texts = context_store.open(context_index).texts(found.to_list())
+    generated = answers.generated_qa(
+        cold_start_preferences,
+        candidate_questions,
+        candidate_contexts,
+        branch_citations,
+        texts,
+        answer_model,
+        context.partition_key,
+    )
+    return dg.Output(generated, metadata=_generated_metadata(generated))
+
+
+@dg.asset(
+    **table(EvaluatedQA),
+    partitions_def=mesh_branches,
+    group_name="corpus",
+    kinds={"polars"},
+    code_version="1",
+)
+def evaluated_qa(
+    generated_qa: pl.DataFrame,
+    cold_start_preferences: pl.DataFrame,
+    candidate_contexts: pl.DataFrame,
+    config: QualityConfig,
+) -> dg.Output[pl.DataFrame]:
+    """Every generated pair with its quality signals and a verdict with all its reasons."""
+    evaluated = evaluate(generated_qa, cold_start_preferences, candidate_contexts, config)
+    return dg.Output(evaluated, metadata=_evaluated_metadata(evaluated))
+
+
+@dg.multi_asset(
+    outs={
+        "training_corpus": dg.AssetOut(
+            **table(TrainingExample),
+            description="Pairs of all branches to train on: deduplicated, decontaminated, balanced, split.",
+            group_name="corpus",
+            kinds={"polars"},
+            code_version="1",
+        ),
+        "corpus_exclusions": dg.AssetOut(
+            **table(CorpusExclusion),
+            description="Every pair that stays out of the training corpus, with the stage and the reason.",
+            group_name="corpus",
+            kinds={"polars"},
+            code_version="1",
+        ),
+    },
+    ins={"evaluated_qa": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
+)
+def assembled_corpus(
+    evaluated_qa: dict[str, pl.LazyFrame],
+    current_citations: pl.DataFrame,
+    benchmarks: BenchmarkFiles,
+    config: AssemblyConfig,
+) -> Iterator[dg.Output[pl.DataFrame]]:
+    """One corpus from the evaluated pairs of the branches that exist, and what stayed out of it."""
+    benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
+    corpus, exclusions = assemble(evaluated_qa, current_citations, benchmark, config)
+    missing = [branch for branch in MESH_BRANCH_NAMES if branch not in evaluated_qa]
+    about = {
+        "pairs_evaluated": corpus.height + exclusions.height,
+        "branches": len(evaluated_qa),
+        "branches_without_pairs": f"{len(missing)} of {len(MESH_BRANCH_NAMES)}: {', '.join(missing)}",
+        "benchmark_items": benchmark.height,
+    }
+    yield dg.Output(corpus, "training_corpus", metadata=about | _corpus_metadata(corpus))
+    yield dg.Output(exclusions, "corpus_exclusions", metadata=about | _exclusion_metadata(exclusions))
+
+
+def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:
+    answered = generated.filter(pl.col("failure").is_null())
+    return {
+        "citations": generated.height,
+        "answered": answered.height,
+        "failures": counts(generated.filter(pl.col("failure").is_not_null()), "failure"),
+        "decisions": bars("Decisions", counts(answered, "decision")),
+        "questions_by": counts(answered, "generator"),
+        "answers_by": counts(answered, "answerer"),
+        "preview": preview(answered.select("pmid", "question", "decision", "long_answer")),
+    }
+
+
+def _evaluated_metadata(evaluated: pl.DataFrame) -> dict[str, Any]:
+    support = evaluated["answer_support"].drop_nulls().to_list()
+    dropped = evaluated.filter(~pl.col("kept"))
+    return {
+        "pairs": evaluated.height,
+        "kept": evaluated.height - dropped.height,
+        "dropped": counts(dropped.select(pl.col("reasons").explode(empty_as_null=False)), "reasons"),
+        "answer_support": histogram("Answers that rest on their contexts", support, "share of content words"),
+        "found_their_source": evaluated["source_rank"].is_not_null().sum(),
+        "preview": preview(evaluated.select("pmid", "question", "decision", "answer_support", "reasons")),
+    }
+
+
+def _corpus_metadata(corpus: pl.DataFrame) -> dict[str, Any]:
+    return {
+        "splits": counts(corpus, "split"),
+        "decisions": counts(corpus, "decision"),
+        "by_branch": bars("Training examples by MeSH branch", counts(corpus, "branch")),
+        "characters_to_read": int(corpus["pretraining_text"].str.len_chars().sum()),
+        "preview": preview(corpus.select("pmid", "split", "question", "decision", "long_answer")),
+    }
+
+
+def _exclusion_metadata(exclusions: pl.DataFrame) -> dict[str, Any]:
+    reason = pl.col("reason").str.replace(r"PMID \d+", "another PMID")
+    return {
+        "by_stage": bars("Pairs that stay out, by stage", counts(exclusions, "stage")),
+        "by_reason": counts(exclusions.with_columns(reason), "reason"),
+        "preview": preview(exclusions.filter(pl.col("question").is_not_null())),
+    }

@@ -1,0 +1,137 @@
+"""Checks on the corpus stage."""
+
+import dagster as dg
+import polars as pl
+
+from mkailin_assets.corpus.assets import evaluated_qa, generated_qa
+from mkailin_assets.corpus.decontamination import benchmark_questions, normalised
+from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.metadata import preview
+from mkailin_assets.partitions import mesh_branches
+from mkailin_resources.benchmarks import BenchmarkFiles
+
+MAX_FAILED_SHARE = 0.2
+
+training_corpus_key = dg.AssetKey("training_corpus")
+corpus_exclusions_key = dg.AssetKey("corpus_exclusions")
+
+
+@dg.asset_check(
+    asset=generated_qa,
+    partitions_def=mesh_branches,
+    additional_ins={"branch_citations": dg.AssetIn("branch_citations")},
+)
+def every_citation_has_a_row(
+    generated_qa: pl.DataFrame, branch_citations: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """Each citation of the branch has a row, with an answer or with a failure."""
+    missing = branch_citations.join(generated_qa, on="pmid", how="anti").select("pmid", "title")
+    return _none_may_be(missing, "citations of the branch without a row")
+
+
+@dg.asset_check(asset=generated_qa, partitions_def=mesh_branches)
+def few_generations_failed(generated_qa: pl.DataFrame) -> dg.AssetCheckResult:
+    """No more than a fifth of the citations went without question or answer."""
+    failed = generated_qa.filter(pl.col("failure").is_not_null())
+    share = failed.height / max(generated_qa.height, 1)
+    return dg.AssetCheckResult(
+        passed=share <= MAX_FAILED_SHARE,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{failed.height} of {generated_qa.height} citations went without question or answer",
+        metadata={"share": share, "first": preview(failed.select("pmid", "title", "failure"))},
+    )
+
+
+@dg.asset_check(asset=evaluated_qa, partitions_def=mesh_branches)
+def verdict_and_reasons_agree(evaluated_qa: pl.DataFrame) -> dg.AssetCheckResult:
+    """A kept pair has no reason against it, a dropped pair has one or more."""
+    wrong = evaluated_qa.filter(pl.col("kept") != (pl.col("reasons").list.len() == 0))
+    return _none_may_be(wrong.select("pmid", "kept", "reasons"), "pairs whose verdict and reasons disagree")
+
+
+@dg.asset_check(asset=evaluated_qa, partitions_def=mesh_branches)
+def some_pairs_are_kept(evaluated_qa: pl.DataFrame) -> dg.AssetCheckResult:
+    """The branch gives the corpus a pair."""
+    kept = int(evaluated_qa["kept"].sum())
+    return dg.AssetCheckResult(
+        passed=kept > 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{kept} of {evaluated_qa.height} pairs are kept",
+        metadata={"kept": kept},
+    )
+
+
+@dg.asset_check(asset=training_corpus_key)
+def no_benchmark_item_is_trained_on(
+    training_corpus: pl.DataFrame, benchmarks: BenchmarkFiles
+) -> dg.AssetCheckResult:
+    """No example has the PMID or asks the question of a benchmark item, case and punctuation apart."""
+    benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
+    asked = benchmark.select(normalised(pl.col("question"))).to_series().implode()
+    leaks = pl.col("pmid").is_in(benchmark["pmid"].drop_nulls().implode())
+    wrong = training_corpus.filter(leaks | normalised(pl.col("question")).is_in(asked))
+    return _none_may_be(wrong.select("pmid", "branch", "question"), "examples give a benchmark item away")
+
+
+@dg.asset_check(asset=training_corpus_key)
+def no_citation_is_in_two_splits(training_corpus: pl.DataFrame) -> dg.AssetCheckResult:
+    """All examples of a citation are in one split."""
+    splits = training_corpus.group_by("pmid").agg(pl.col("split").unique())
+    return _none_may_be(splits.filter(pl.col("split").list.len() > 1), "citations in more than one split")
+
+
+@dg.asset_check(asset=training_corpus_key)
+def no_question_is_asked_twice(training_corpus: pl.DataFrame) -> dg.AssetCheckResult:
+    """No two examples ask the same question, case and punctuation apart."""
+    twice = training_corpus.filter(normalised(pl.col("question")).is_duplicated())
+    return _none_may_be(twice.select("pmid", "branch", "question"), "examples ask what another asks")
+
+
+@dg.asset_check(
+    asset=training_corpus_key, additional_ins={"current_citations": dg.AssetIn("current_citations")}
+)
+def every_source_is_current(
+    training_corpus: pl.DataFrame, current_citations: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """No example comes from a citation that PubMed retracted, deleted or does not hold."""
+    usable = current_citations.filter(pl.col("state") == "current")
+    gone = training_corpus.join(usable, on="pmid", how="anti")
+    return _none_may_be(
+        gone.select("pmid", "branch", "question"), "examples from retracted or deleted citations"
+    )
+
+
+@dg.asset_check(
+    asset=corpus_exclusions_key,
+    additional_ins={
+        "training_corpus": dg.AssetIn("training_corpus"),
+        "evaluated_qa": dg.AssetIn("evaluated_qa", partition_mapping=dg.AllPartitionMapping()),
+    },
+)
+def every_pair_is_in_or_out(
+    corpus_exclusions: pl.DataFrame, training_corpus: pl.DataFrame, evaluated_qa: dict[str, pl.LazyFrame]
+) -> dg.AssetCheckResult:
+    """Each evaluated pair is in the corpus or among the exclusions, once."""
+    key = ["pmid", "branch"]
+    placed = pl.concat([training_corpus.select(key), corpus_exclusions.select(key)])
+    evaluated = [
+        corpus_exclusions.select(key).clear(),
+        *(rows.select(key).collect() for rows in evaluated_qa.values()),
+    ]
+    expected = pl.concat(evaluated)
+    wrong = pl.concat(
+        [
+            placed.filter(placed.is_duplicated()).with_columns(wrong=pl.lit("placed twice")),
+            expected.join(placed, on=key, how="anti").with_columns(wrong=pl.lit("evaluated, not placed")),
+            placed.join(expected, on=key, how="anti").with_columns(wrong=pl.lit("placed, not evaluated")),
+        ]
+    )
+    return _none_may_be(wrong, "pairs not placed exactly once")
+
+
+def _none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=wrong.is_empty(),
+        description=f"{wrong.height} {what}",
+        metadata={"rows": wrong.height, "first": preview(wrong)},
+    )

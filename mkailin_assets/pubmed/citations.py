@@ -1,0 +1,443 @@
+"""Reads one of NLM's PubMed files: citations, deleted PMIDs, and the records that could not be read.
+
+The decompressed stream is cut into records, and each is parsed by itself: no tree of the file stands in memory,
+and a malformed record costs nothing but itself. No DTD is loaded, no entity resolved, nothing fetched.
+"""
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import polars as pl
+from lxml import etree
+
+from mkailin_assets.pubmed.tables import PubmedRecord
+
+_RECORD_OF_ROOT = {b"PubmedArticleSet": b"PubmedArticle", b"MedlineCitationSet": b"MedlineCitation"}
+_CHUNK = 1 << 20
+_HEAD = 1 << 16
+# Citations with thousands of authors stay below 4 MB; what never ends must not fill the memory.
+_LONGEST_RECORD = 64 << 20
+# Rows held as Python objects before they become columns.
+_BATCH = 4000
+
+_SOLID = re.compile(rb"\S")
+_ASIDE = re.compile(rb"<!--.*?-->|<\?.*?\?>", re.DOTALL)
+# Atomic groups: without them a hostile prolog makes the search exponential.
+_PROLOG = re.compile(
+    rb"(?>\s|<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^>\[]*>)*+(?P<tag><(?P<root>[A-Za-z_][\w.:-]*)[^>]*>)", re.DOTALL
+)
+_INTERNAL_SUBSET = re.compile(rb"<!DOCTYPE[^>\[]*\[")
+_ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([^\"']*)")
+# NLM promises 1 to 8 digits and no leading zero; one digit of room, more is a mistake.
+_PMID = re.compile(r"[1-9][0-9]{0,8}")
+_PMID_IN_PIECES = re.compile(rb"<MedlineCitation[^>]*>\s*<PMID[^>]*>\s*([1-9][0-9]{0,8})\s*</PMID>")
+_VERSION = re.compile(r"[0-9]{1,4}")
+_YEAR = re.compile(r"[12][0-9]{3}")
+_SPACES = re.compile(r"[ \t\r\n]+")
+
+_PARSER = etree.XMLParser(
+    resolve_entities=False,
+    load_dtd=False,
+    no_network=True,
+    remove_comments=True,
+    remove_pis=True,
+    collect_ids=False,
+)
+_FIELDS = (
+    "DescriptorName",
+    "QualifierName",
+    "AbstractText",
+    "Keyword",
+    "PublicationType",
+    "CommentsCorrections",
+    "Language",
+    "ArticleTitle",
+    "VernacularTitle",
+    "PubDate",
+    "Title",
+    "MedlineTA",
+    "ELocationID",
+    "KeywordList",
+    "OtherAbstract",
+    "OtherID",
+)
+
+
+class UnreadablePubmedFile(ValueError):
+    """The file as a whole is no intact PubMed file; nothing of it was loaded."""
+
+    def __init__(self, name: str, cause: str) -> None:
+        super().__init__(f"{name}: {cause}; nothing of it was loaded, materialize raw_pubmed to fetch it again")
+
+
+class _Unusable(ValueError):
+    """Why a well-formed record is no citation."""
+
+
+class _Row(NamedTuple):
+    """A row of `PubmedRecord`, nested values as tuples in the order of their fields."""
+
+    record: str
+    position: int
+    pmid: int | None = None
+    version: int | None = None
+    status: str | None = None
+    title: str | None = None
+    vernacular_title: str | None = None
+    abstract: Sequence[tuple[str | None, str | None, str]] = ()
+    language: Sequence[str] = ()
+    publication_types: Sequence[tuple[str | None, str]] = ()
+    year: int | None = None
+    journal: str | None = None
+    headings: Sequence[tuple[str | None, str, bool, Sequence[str]]] = ()
+    keywords: Sequence[str] = ()
+    doi: str | None = None
+    pmc: str | None = None
+    comments_corrections: Sequence[tuple[str, int | None]] = ()
+    retracted: bool | None = None
+    content_hash: str | None = None
+    cause: str | None = None
+    raw: str | None = None
+
+
+def read_pubmed_file(file: BinaryIO, name: str) -> pl.DataFrame:
+    """The records of a PubMed file in file order, a `PubmedRecord` table; `name` is the file's key.
+
+    `file` is seekable, gzipped or plain, with root PubmedArticleSet (DTD pubmed_250101 and earlier) or the
+    older MedlineCitationSet. A record that cannot be read becomes a quarantined row with cause and raw text.
+    Raises `UnreadablePubmedFile` for a file that is empty, truncated, corrupt, hostile or not from PubMed.
+    """
+    tables, rows, position = [PubmedRecord.create_empty()], list[_Row](), 0
+    try:
+        for tag, text in _records(_decompressed(file), name):
+            found = _read(tag, text, position)
+            position += len(found)
+            rows += found
+            if len(rows) >= _BATCH:
+                tables.append(_table(rows, name))
+                rows.clear()
+    except EOFError as error:
+        raise UnreadablePubmedFile(name, "the gzip stream breaks off: the file is truncated") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise UnreadablePubmedFile(name, f"the gzip stream is corrupt ({error})") from error
+    return pl.concat([*tables, _table(rows, name)] if rows else tables, rechunk=True)
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file
+
+
+def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
+    """Cut what stands below the root into (tag, text); what is no record has an empty tag."""
+    root, buffer = _after_root(stream, name)
+    boundary = re.compile(
+        rb"<(?:(" + _RECORD_OF_ROOT[root] + rb"|PubmedBookArticle|DeleteCitation)(?=[\s/>])|/" + root + rb"\s*>)"
+    )
+    at, final = 0, False
+    while True:
+        solid = _SOLID.search(buffer, at)
+        at = solid.start() if solid else len(buffer)
+        found = boundary.match(buffer, at)
+        if found and not found[1]:
+            break
+        end = _end(buffer, at, found and found[1], boundary, final)
+        if end is None:
+            if final:
+                raise UnreadablePubmedFile(name, f"it ends before </{root.decode()}>: the file is truncated")
+            if len(buffer) - at > _LONGEST_RECORD:
+                raise UnreadablePubmedFile(name, f"it has a record of more than {_LONGEST_RECORD >> 20} MB")
+            chunk = stream.read(_CHUNK)
+            buffer, at, final = buffer[at:] + chunk, 0, not chunk
+            continue
+        if found or not _ASIDE.match(buffer, at):
+            yield found[1] if found else b"", buffer[at:end]
+        at = end
+    # Read on to the end: gzip verifies its checksum there.
+    rest = buffer[found.end() :]
+    while not rest.strip() and (rest := stream.read(_CHUNK)):
+        pass
+    if rest:
+        raise UnreadablePubmedFile(name, f"something follows </{root.decode()}>: {rest.strip()[:40]!r}")
+
+
+def _end(buffer: bytes, at: int, tag: bytes | None, boundary: re.Pattern[bytes], final: bool) -> int | None:
+    """Where that which starts at `at` ends; None while the buffer does not say.
+
+    A record that lacks its end tag is cut where the next begins, so that the next is not lost with it.
+    """
+    if tag:
+        closing = b"</" + tag + b">"
+        if (end := buffer.find(closing, at)) >= 0:
+            following = buffer.find(b"<" + tag, at + 1, end)
+            return end + len(closing) if following < 0 else following
+        if not final:
+            return None
+    elif aside := _ASIDE.match(buffer, at):
+        return aside.end()
+    elif buffer.startswith((b"<!--", b"<?"), at) and not final:
+        return None
+    next_one = boundary.search(buffer, at + 1)
+    return next_one.start() if next_one else None
+
+
+def _after_root(stream: BinaryIO, name: str) -> tuple[bytes, bytes]:
+    """The root's name, and what was read beyond its start tag; refuses what is no PubMed file."""
+    head = stream.read(_HEAD).removeprefix(b"\xef\xbb\xbf")
+    if not head.strip():
+        raise UnreadablePubmedFile(name, "the file is empty")
+    if _INTERNAL_SUBSET.search(head):
+        raise UnreadablePubmedFile(name, "its DOCTYPE declares entities of its own (internal DTD subset): refused")
+    start = _PROLOG.match(head)
+    if start is None:
+        raise UnreadablePubmedFile(name, f"it is not XML, it begins with {head[:40]!r}")
+    root, declared = start["root"], _ENCODING.match(head)
+    if root.lower() == b"html":
+        raise UnreadablePubmedFile(name, "it is an HTML page, not PubMed's data")
+    if root not in _RECORD_OF_ROOT:
+        raise UnreadablePubmedFile(name, f"its root is {root.decode()}, not PubmedArticleSet: no PubMed file")
+    if declared and declared[1].lower() not in (b"utf-8", b"us-ascii"):
+        raise UnreadablePubmedFile(name, f"it is encoded in {declared[1].decode()}, PubMed's files are in UTF-8")
+    if start["tag"].endswith(b"/>"):
+        return root, b"</" + root + b">" + head[start.end() :]
+    return root, head[start.end() :]
+
+
+def _read(tag: bytes, text: bytes, position: int) -> list[_Row]:
+    try:
+        if not tag:
+            raise _Unusable("this stands between records and is none")
+        element = etree.fromstring(text, _PARSER)
+        match tag:
+            case b"DeleteCitation":
+                return [_deleted(pmid, position + n) for n, pmid in enumerate(element)]
+            case b"PubmedBookArticle":
+                raise _Unusable("a book, not a journal citation")
+            case _:
+                return [_citation(element, position)]
+    except (etree.XMLSyntaxError, _Unusable) as error:
+        cause = f"malformed XML: {error.msg}" if isinstance(error, etree.XMLSyntaxError) else str(error)
+        pmid = _PMID_IN_PIECES.search(text)
+        return [
+            _Row(
+                "quarantined",
+                position,
+                pmid=int(pmid[1]) if pmid else None,
+                cause=cause,
+                raw=text.decode("utf-8", errors="replace"),
+            )
+        ]
+
+
+def _deleted(element: etree._Element, position: int) -> _Row:
+    try:
+        return _Row("deleted", position, pmid=_pmid(element), version=_version(element))
+    except _Unusable as error:
+        raw = etree.tostring(element, encoding="unicode", with_tail=False)
+        return _Row("quarantined", position, cause=f"DeleteCitation: {error}", raw=raw)
+
+
+def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, PLR0915 - one pass over the fields
+    citation = record if record.tag == "MedlineCitation" else record.find("MedlineCitation")
+    if citation is None:
+        raise _Unusable("no MedlineCitation")
+    # Directly below: other PMIDs stand in CommentsCorrections.
+    identifier = citation.find("PMID")
+    if identifier is None:
+        raise _Unusable("no PMID")
+    pmid = _pmid(identifier)
+    title = vernacular_title = year = journal = abbreviation = doi = pmc = None
+    sections: list[tuple[str | None, str | None, str]] = []
+    headings: list[tuple[str | None, str, bool, list[str]]] = []
+    types: list[tuple[str | None, str]] = []
+    links: list[tuple[str, int | None]] = []
+    languages: list[str] = []
+    keywords: list[str] = []
+    by_authors = other_abstract = False
+    for element in citation.iter(*_FIELDS):
+        tag = element.tag
+        if tag == "DescriptorName":
+            heading = (element.get("UI"), _text(element), element.get("MajorTopicYN") == "Y", [])
+            headings.append(heading)
+        elif tag == "QualifierName":
+            if not headings:
+                raise _Unusable("a QualifierName without DescriptorName")
+            ui, name, major, qualifiers = headings[-1]
+            qualifiers.append(_text(element))
+            if not major and element.get("MajorTopicYN") == "Y":
+                headings[-1] = (ui, name, True, qualifiers)
+        elif tag == "AbstractText":
+            if not other_abstract and (text := _text(element)):
+                sections.append((element.get("Label") or None, element.get("NlmCategory") or None, text))
+        elif tag == "Keyword":
+            if by_authors and (text := _text(element)):
+                keywords.append(text)
+        elif tag == "PublicationType":
+            types.append((element.get("UI"), _text(element)))
+        elif tag == "CommentsCorrections":
+            links.extend(_links(element))
+        elif tag == "Language":
+            languages.append(_text(element))
+        elif tag == "ArticleTitle":
+            title = _text(element) or None
+        elif tag == "VernacularTitle":
+            vernacular_title = _text(element) or None
+        elif tag == "PubDate":
+            found = _YEAR.search(element.findtext("Year") or element.findtext("MedlineDate") or "")
+            year = int(found[0]) if found else None
+        elif tag == "Title":
+            journal = _text(element) or None
+        elif tag == "MedlineTA":
+            abbreviation = _text(element) or None
+        elif tag == "ELocationID":
+            if element.get("EIdType") == "doi" and element.get("ValidYN", "Y") == "Y":
+                doi = doi or _text(element)
+        elif tag == "KeywordList":
+            by_authors = element.get("Owner") == "NOTNLM"
+        elif tag == "OtherAbstract":
+            other_abstract = True
+        elif element.get("Source") == "NLM" and (text := _text(element)).startswith("PMC"):
+            pmc = text  # OtherID: where PubMed Central's identifier stood until 2016
+    if title is None and vernacular_title is None:
+        raise _Unusable("no title")
+    for article_id in record.iterfind("PubmedData/ArticleIdList/ArticleId"):
+        kind = article_id.get("IdType")
+        if kind == "doi":
+            doi = doi or _text(article_id)
+        elif kind == "pmc":
+            pmc = pmc or _text(article_id)
+    return _Row(
+        "citation",
+        position,
+        pmid,
+        _version(identifier),
+        citation.get("Status"),
+        title,
+        vernacular_title,
+        sections,
+        languages,
+        types,
+        year,
+        journal or abbreviation,
+        headings,
+        keywords,
+        doi or None,
+        pmc or None,
+        links,
+        any(kind == "RetractionIn" for kind, _ in links)
+        or any(name == "Retracted Publication" for _, name in types),
+        _content_hash(title, sections, types, headings),
+    )
+
+
+def _pmid(element: etree._Element) -> int:
+    text = (element.text or "").strip()
+    if not _PMID.fullmatch(text):
+        raise _Unusable(f"the PMID is {text[:40]!r}, not a number of 1 to 9 digits")
+    return int(text)
+
+
+def _version(element: etree._Element) -> int | None:
+    text = element.get("Version", "")
+    return int(text) if _VERSION.fullmatch(text) else None
+
+
+def _links(element: etree._Element) -> Iterator[tuple[str, int | None]]:
+    kind = element.get("RefType")
+    # Until 2008 the kind of link was an element below, not an attribute.
+    for kind, holder in [(kind, element)] if kind else [(str(below.tag), below) for below in element]:
+        text = (holder.findtext("PMID") or "").strip()
+        yield kind, int(text) if _PMID.fullmatch(text) else None
+
+
+def _text(element: etree._Element) -> str:
+    """Text of an element with its markup made readable, white space tidied."""
+    text = _mixed(element) if len(element) else element.text or ""
+    if "\n" in text or "  " in text or "\t" in text:
+        text = _SPACES.sub(" ", text)
+    return text.strip()
+
+
+def _mixed(element: etree._Element) -> str:
+    text = element.text or ""
+    for child in element:
+        tag = etree.QName(child).localname
+        if tag == "math":
+            text += _formula(child)
+        elif tag == "sup" and text[-1:].isdigit():
+            text += "^" + _mixed(child)  # 10<sup>-6</sup> must not read as 10-6
+        else:
+            text += _mixed(child)
+        text += child.tail or ""
+    return text
+
+
+def _formula(element: etree._Element) -> str:
+    """MathML in one line of text: fractions with /, powers with ^, prescripts before their base."""
+    parts = [_formula(child) for child in element]
+    tag = etree.QName(element).localname
+    if not parts:
+        return (element.text or "").strip()
+    if tag == "mfrac":
+        return "/".join(parts)
+    if tag == "msup":
+        return "^".join(parts)
+    if tag == "msubsup":
+        return "".join(parts[:2]) + "^" + "".join(parts[2:])
+    if tag == "msqrt":
+        return f"√({''.join(parts)})"
+    if tag == "semantics":
+        return parts[0]
+    if tag == "mmultiscripts":
+        kinds = [etree.QName(child).localname for child in element]
+        middle = kinds.index("mprescripts") if "mprescripts" in kinds else len(parts)
+        return "".join(parts[middle + 1 :]) + "".join(parts[:middle])
+    return "".join(parts)
+
+
+def _content_hash(
+    title: str | None,
+    sections: Sequence[tuple[str | None, str | None, str]],
+    types: Sequence[tuple[str | None, str]],
+    headings: Sequence[tuple[str | None, str, bool, Sequence[str]]],
+) -> str:
+    """64 bits of BLAKE2b. The separators cannot occur in XML, so different contents are different texts."""
+    content = "\x1d".join(
+        (
+            title or "",
+            "\x1e".join(f"{label}\x1f{category}\x1f{text}" for label, category, text in sections),
+            "\x1e".join(f"{ui}\x1f{name}" for ui, name in types),
+            "\x1e".join("\x1f".join((f"{ui}", name, f"{major}", *names)) for ui, name, major, names in headings),
+        )
+    )
+    return blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _table(rows: Sequence[_Row], name: str) -> pl.DataFrame:
+    columns = dict(zip(_Row._fields, zip(*rows, strict=True), strict=True))
+    columns["pubmed_file"] = (name,) * len(rows)
+    schema = PubmedRecord.create_empty().schema
+    return pl.DataFrame({field: _series(columns[field], dtype) for field, dtype in schema.items()})
+
+
+def _series(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
+    """A column of lists and tuples, built flat: given nested values polars takes ten times as long."""
+    if isinstance(dtype, pl.Struct):
+        fields = list(zip(*values, strict=True)) or [()] * len(dtype.fields)
+        return pl.DataFrame(
+            {field.name: _series(column, field.dtype) for field, column in zip(dtype.fields, fields, strict=True)}
+        ).to_struct()
+    if isinstance(dtype, pl.List):
+        items = _series(list(chain.from_iterable(values)), dtype.inner)
+        rows = pl.Series([row for row, inside in enumerate(values) for _ in inside], dtype=pl.UInt32)
+        lists = pl.DataFrame({"row": rows, "item": items}).group_by("row", maintain_order=True).agg("item")
+        every = pl.DataFrame({"row": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
+        filled = every.join(lists, on="row", how="left", maintain_order="left")["item"]
+        return filled.fill_null(pl.Series([[]], dtype=dtype))
+    return pl.Series(values, dtype=dtype)

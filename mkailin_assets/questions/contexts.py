@@ -1,0 +1,55 @@
+"""The contexts of each candidate question: what retrieval finds for it, beside its own source."""
+
+from typing import Any
+
+import polars as pl
+
+from mkailin_assets.questions.tables import CandidateContexts
+from mkailin_assets.retrieval.update import heading_uis
+from mkailin_resources.index import Ranked, Searcher
+
+_QUESTIONS_PER_BATCH = 1_024
+
+NO_CONTEXT = "no context found"
+NO_SOURCE = "the citation it was asked of is no longer in this branch"
+
+
+def find_contexts(
+    candidate_questions: pl.DataFrame, branch_citations: pl.DataFrame, searcher: Searcher, k: int
+) -> pl.DataFrame:
+    """The k best contexts of each question (CandidateContexts), in the order of the questions.
+
+    The source is left out of its own contexts; `source_rank` is its place in the fused list, null where
+    neither retriever has it in its first 100. A question that was not generated keeps its failure.
+    """
+    headings = dict(branch_citations.select("pmid", heading_uis()).iter_rows())
+    rows = [
+        _row(question, headings.get(question["pmid"]))
+        for question in candidate_questions.select("pmid", "role", "branch", "question", "failure").to_dicts()
+    ]
+    asked = [row for row in rows if row["failure"] is None]
+    for start in range(0, len(asked), _QUESTIONS_PER_BATCH):
+        _search(asked[start : start + _QUESTIONS_PER_BATCH], searcher, k)
+    return pl.DataFrame(rows, schema=CandidateContexts.create_empty().schema)
+
+
+def _row(question: dict[str, Any], heading_uis: list[str] | None) -> dict[str, Any]:
+    failure = question["failure"] or (NO_SOURCE if heading_uis is None else None)
+    found = {"heading_uis": heading_uis or [], "contexts": [], "source_rank": None, "failure": failure}
+    return question | found
+
+
+def _search(rows: list[dict[str, Any]], searcher: Searcher, k: int) -> None:
+    """Fill in contexts, rank of the source and, where nothing was found, the failure."""
+    tops: list[list[Ranked]] = []
+    for row, ranked in zip(rows, searcher.rank([row["question"] for row in rows]), strict=True):
+        pmids = [found.pmid for found in ranked]
+        row["source_rank"] = pmids.index(row["pmid"]) + 1 if row["pmid"] in pmids else None
+        tops.append([found for found in ranked if found.pmid != row["pmid"]][:k])
+    records = searcher.records({found.pmid for top in tops for found in top})
+    for row, top in zip(rows, tops, strict=True):
+        row["contexts"] = [
+            found._asdict() | records[found.pmid]._asdict() | {"rank": rank}
+            for rank, found in enumerate(top, 1)
+        ]
+        row["failure"] = None if top else NO_CONTEXT

@@ -1,0 +1,78 @@
+"""The retrieval stage: the encoder and the searchable index over all current citations."""
+
+import time
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mkailin_assets.metadata import bars, counts, preview
+from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
+from mkailin_assets.retrieval.update import findable, learn_checkpoint, sample_search, update_index
+from mkailin_assets.tables import table
+from mkailin_resources.embeddings import EncoderSettings
+from mkailin_resources.index import ContextStore, IndexUpdate
+from mkailin_resources.storage import Storage
+
+ALL_FILES = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
+
+
+@dg.asset(
+    **table(RetrieverCheckpoint),
+    ins={"pubmed_citations": ALL_FILES},
+    group_name="retrieval",
+    kinds={"scikitlearn"},
+    code_version="1",
+)
+def retriever_checkpoint(
+    current_citations: pl.DataFrame,
+    pubmed_citations: dict[str, pl.LazyFrame],
+    encoder: EncoderSettings,
+    storage: dg.ResourceParam[Storage],
+) -> dg.Output[pl.DataFrame]:
+    """The encoder of questions and citations: learnt from the citations, or one that is named."""
+    began = time.perf_counter()
+    checkpoint = learn_checkpoint(encoder, current_citations, pubmed_citations, storage)
+    seconds = time.perf_counter() - began
+    return dg.Output(checkpoint, metadata={"seconds": seconds, "preview": preview(checkpoint)})
+
+
+@dg.asset(
+    **table(ContextIndex),
+    ins={"pubmed_citations": ALL_FILES},
+    group_name="retrieval",
+    kinds={"lancedb"},
+    code_version="1",
+)
+def context_index(
+    retriever_checkpoint: pl.DataFrame,
+    current_citations: pl.DataFrame,
+    pubmed_citations: dict[str, pl.LazyFrame],
+    context_store: ContextStore,
+    storage: dg.ResourceParam[Storage],
+) -> dg.Output[pl.DataFrame]:
+    """The searchable index over all current citations, dense and lexical, updated by what changed."""
+    began = time.perf_counter()
+    recorded = storage.read_table("context_index")
+    index, done = update_index(
+        context_store, retriever_checkpoint, current_citations, pubmed_citations, recorded
+    )
+    seconds = time.perf_counter() - began
+    metadata = _index_metadata(current_citations, done, seconds)
+    found = sample_search(context_store, index, findable(current_citations)["pmid"].bottom_k(1))
+    return dg.Output(index, metadata=metadata | {"sample_search": preview(found)})
+
+
+def _index_metadata(current_citations: pl.DataFrame, done: IndexUpdate, seconds: float) -> dict[str, Any]:
+    held = findable(current_citations)
+    left_out = current_citations.join(held, on="pmid", how="anti")
+    return {
+        "citations": done.citations,
+        "added": done.added,
+        "replaced": done.replaced,
+        "removed": done.removed,
+        "left_out": {**counts(left_out, "state"), "without text in the parsed files": len(done.unread)},
+        "seconds": seconds,
+        "citations_per_second": (done.added + done.replaced) / seconds,
+        "branches": bars("Citations in the index by home branch", counts(held, "home_branch")),
+    }

@@ -1,0 +1,45 @@
+"""Checks on the retrieval stage."""
+
+import dagster as dg
+import polars as pl
+
+from mkailin_assets.metadata import preview
+from mkailin_assets.retrieval.assets import context_index, retriever_checkpoint
+from mkailin_assets.retrieval.inspection import encoder_fault, index_differences, vector_faults
+from mkailin_resources.index import ContextStore
+from mkailin_resources.storage import Storage
+
+
+@dg.asset_check(asset=retriever_checkpoint)
+def encoder_loads_and_encodes(
+    retriever_checkpoint: pl.DataFrame, storage: dg.ResourceParam[Storage]
+) -> dg.AssetCheckResult:
+    """The encoder loads, is the one recorded, and gives finite vectors of its dimension."""
+    fault = encoder_fault(retriever_checkpoint, storage)
+    return dg.AssetCheckResult(passed=fault is None, description=fault or "the encoder loads and encodes")
+
+
+@dg.asset_check(asset=context_index, additional_ins={"current_citations": dg.AssetIn()})
+def index_holds_the_current_citations(
+    context_index: pl.DataFrame, current_citations: pl.DataFrame, context_store: ContextStore
+) -> dg.AssetCheckResult:
+    """Searches find exactly the current citations with an abstract, each with its current content."""
+    wrong = index_differences(context_store.contents(context_index), current_citations)
+    return dg.AssetCheckResult(
+        passed=wrong.is_empty(),
+        description=f"{wrong.height} citations missing, outdated, there twice or there no longer",
+        metadata={"rows": wrong.height, "first": preview(wrong)},
+    )
+
+
+@dg.asset_check(asset=context_index, additional_ins={"retriever_checkpoint": dg.AssetIn()})
+def index_vectors_are_the_encoders(
+    context_index: pl.DataFrame, retriever_checkpoint: pl.DataFrame, context_store: ContextStore
+) -> dg.AssetCheckResult:
+    """Every vector is finite, of the encoder's dimension, and of length 1 or zero."""
+    wrong = vector_faults(context_store.contents(context_index), retriever_checkpoint.item(0, "dimension"))
+    return dg.AssetCheckResult(
+        passed=wrong.is_empty(),
+        description=f"{wrong.height} vectors that the encoder cannot have made",
+        metadata={"rows": wrong.height, "first": preview(wrong)},
+    )

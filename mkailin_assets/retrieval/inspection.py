@@ -1,0 +1,60 @@
+"""Whether the encoder and the index are what their tables say."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+
+from mkailin_assets.retrieval.update import findable
+from mkailin_resources.embeddings import EncoderError, open_encoder
+from mkailin_resources.storage import Storage, StorageError
+
+_PROBES = ["Does exercise lower blood pressure?", ""]
+
+
+def encoder_fault(checkpoint: pl.DataFrame, storage: Storage) -> str | None:
+    """What is wrong with the encoder of a RetrieverCheckpoint row; None if it loads and encodes."""
+    made = checkpoint.row(0, named=True)
+    try:
+        encoder = open_encoder(made["encoder"], made["uri"], made["fingerprint"], storage)
+    except (EncoderError, StorageError) as error:
+        return str(error)
+    vectors = encoder.encode(_PROBES)
+    expected = (len(_PROBES), made["dimension"])
+    if vectors.shape != expected or not np.isfinite(vectors).all():
+        return f"the encoder gave vectors of shape {vectors.shape}, expected finite ones of {expected}"
+    return None
+
+
+def index_differences(contents: Iterable[pl.DataFrame], current_citations: pl.DataFrame) -> pl.DataFrame:
+    """PMIDs where the index and the current citations with an abstract differ, and how (`fault`)."""
+    batches = [batch.select("pmid", "content_hash") for batch in contents]
+    held = pl.concat([pl.DataFrame(schema={"pmid": pl.Int64, "content_hash": pl.String}), *batches])
+    counted = held.group_by("pmid").agg(
+        pl.len().alias("times"), pl.col("content_hash").first().alias("indexed")
+    )
+    wanted = findable(current_citations).select("pmid", "content_hash", wanted=True)
+    fault = (
+        pl.when(pl.col("times").is_null())
+        .then(pl.lit("missing"))
+        .when(pl.col("wanted").is_null())
+        .then(pl.lit("no longer current"))
+        .when(pl.col("times") > 1)
+        .then(pl.lit("there more than once"))
+        .when(pl.col("indexed").ne_missing(pl.col("content_hash")))
+        .then(pl.lit("outdated"))
+    )
+    both = counted.join(wanted, on="pmid", how="full", coalesce=True).select("pmid", fault=fault)
+    return both.drop_nulls("fault").sort("pmid")
+
+
+def vector_faults(contents: Iterable[pl.DataFrame], dimension: int) -> pl.DataFrame:
+    """PMIDs of vectors with a wrong dimension, a number that is not finite, or a length not 0 or 1."""
+    faults = [pl.DataFrame(schema={"pmid": pl.Int64, "dimension": pl.Int32, "length": pl.Float32})]
+    for batch in contents:
+        vectors = batch["vector"].to_numpy().reshape(batch.height, -1)
+        length = np.linalg.norm(vectors, axis=1).astype(np.float32)
+        right = (np.abs(length - 1) < 1e-3) | (length == 0)
+        found = batch.select("pmid", pl.lit(vectors.shape[1], pl.Int32).alias("dimension"), length=length)
+        faults.append(found if vectors.shape[1] != dimension else found.filter(~right))
+    return pl.concat(faults).sort("pmid")

@@ -1,0 +1,167 @@
+"""From parsed citations to the encoder learnt from them and the index that holds them."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dataframely as dy
+import polars as pl
+
+from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
+from mkailin_resources.embeddings import (
+    LEARNT,
+    CorpusEncoder,
+    EncoderSettings,
+    SentenceTransformersEncoder,
+    open_encoder,
+)
+from mkailin_resources.index import ContextStore, IndexUpdate
+from mkailin_resources.storage import Storage
+
+PubmedFiles = Mapping[str, pl.LazyFrame]
+
+
+def findable(current_citations: pl.DataFrame) -> pl.DataFrame:
+    """The current citations that have an abstract: those the index should hold."""
+    return current_citations.filter((pl.col("state") == "current") & pl.col("has_abstract"))
+
+
+def texts_of(citations: pl.DataFrame, pubmed_citations: PubmedFiles) -> Iterator[pl.DataFrame]:
+    """The records of these current citations (pmid, pubmed_file, position), as the index keeps them.
+
+    A frame for each PubMed file that holds some, one in memory at a time: pmid, content_hash, title,
+    text (title, newline, abstract with its labels), heading_uis (distinct, ascending). A citation whose
+    file is not there, or holds another record in its place, is not among them.
+    """
+    for (pubmed_file,), wanted in citations.sort("pubmed_file").group_by("pubmed_file", maintain_order=True):
+        if pubmed_file in pubmed_citations:
+            records = pubmed_citations[str(pubmed_file)].filter(pl.col("record") == "citation")
+            keys = wanted.lazy().select("pmid", "position", "content_hash")
+            found = records.join(keys, on=["pmid", "position", "content_hash"], how="semi")
+            yield found.select("pmid", "content_hash", _title(), _text(), heading_uis()).collect()
+
+
+def learn_checkpoint(
+    settings: EncoderSettings,
+    current_citations: pl.DataFrame,
+    pubmed_citations: PubmedFiles,
+    storage: Storage,
+) -> pl.DataFrame:
+    """The configured encoder as a RetrieverCheckpoint row; a corpus encoder is learnt and published."""
+    if settings.name != LEARNT:
+        named = SentenceTransformersEncoder(settings.name)
+        return _one_row(
+            RetrieverCheckpoint,
+            encoder=settings.name,
+            uri=None,
+            fingerprint=named.fingerprint,
+            dimension=named.dimension,
+            trained_on=0,
+        )
+    texts = sample_texts(current_citations, pubmed_citations, settings.learn_from)
+    encoder = CorpusEncoder.learn(texts)
+    with TemporaryDirectory() as folder:
+        encoder.save(Path(folder))
+        uri = storage.publish_folder(Path(folder), "encoders", encoder.fingerprint)
+    return _one_row(
+        RetrieverCheckpoint,
+        encoder=LEARNT,
+        uri=uri,
+        fingerprint=encoder.fingerprint,
+        dimension=encoder.dimension,
+        trained_on=len(texts),
+    )
+
+
+def sample_texts(current_citations: pl.DataFrame, pubmed_citations: PubmedFiles, at_most: int) -> list[str]:
+    """Texts of findable citations by PMID, a seeded sample of them where there are more than `at_most`."""
+    citations = findable(current_citations).sort("pmid")
+    if citations.height > at_most:
+        citations = citations.sample(at_most, seed=0)
+    frames = [frame.select("pmid", "text") for frame in texts_of(citations, pubmed_citations)]
+    return pl.concat(frames).sort("pmid")["text"].to_list() if frames else []
+
+
+def update_index(
+    store: ContextStore,
+    checkpoint: pl.DataFrame,
+    current_citations: pl.DataFrame,
+    pubmed_citations: PubmedFiles,
+    recorded: pl.DataFrame | None,
+) -> tuple[pl.DataFrame, IndexUpdate]:
+    """Bring the index to the current citations: its ContextIndex row, and what was done.
+
+    `recorded` is the row published last; it comes back as it is when nothing has changed.
+    """
+    made = checkpoint.row(0, named=True)
+    encoder = open_encoder(made["encoder"], made["uri"], made["fingerprint"], store.storage)
+    wanted = findable(current_citations)
+    same_encoder = recorded is not None and recorded.item(0, "encoder_fingerprint") == made["fingerprint"]
+    done = store.update(
+        wanted,
+        _reader(wanted, pubmed_citations),
+        encoder,
+        recorded.item(0, "table_version") if recorded is not None and same_encoder else None,
+    )
+    row = _one_row(
+        ContextIndex,
+        uri=done.uri,
+        table_version=done.table_version,
+        encoder=made["encoder"],
+        encoder_uri=made["uri"],
+        encoder_fingerprint=made["fingerprint"],
+        citations=done.citations,
+        without_abstract=current_citations.filter(pl.col("state") == "current").height - wanted.height,
+        added=done.added,
+        replaced=done.replaced,
+        removed=done.removed,
+    )
+    counts = ["added", "replaced", "removed"]
+    if recorded is not None and recorded.drop(counts).equals(row.drop(counts)):
+        return recorded, done
+    return row, done
+
+
+def sample_search(store: ContextStore, context_index: pl.DataFrame, pmids: Iterable[int]) -> pl.DataFrame:
+    """What the titles of these citations find in the index: question, rank, pmid, found_by, title."""
+    searcher = store.open(context_index)
+    questions = searcher.texts(pmids)["title"].to_list()
+    found = [
+        {"question": question, "rank": rank, "pmid": hit.pmid, "found_by": hit.found_by}
+        for question, hits in zip(questions, searcher.search(questions, 4), strict=True)
+        for rank, hit in enumerate(hits, 1)
+    ]
+    hits = pl.DataFrame(
+        found, schema={"question": pl.String, "rank": pl.Int32, "pmid": pl.Int64, "found_by": pl.String}
+    )
+    return hits.join(
+        searcher.texts(hits["pmid"]).select("pmid", "title"), on="pmid", how="left", maintain_order="left"
+    )
+
+
+def _reader(
+    wanted: pl.DataFrame, pubmed_citations: PubmedFiles
+) -> Callable[[pl.Series], Iterable[pl.DataFrame]]:
+    return lambda pmids: texts_of(wanted.filter(pl.col("pmid").is_in(pmids.implode())), pubmed_citations)
+
+
+def _title() -> pl.Expr:
+    return pl.col("title").fill_null("")
+
+
+def _text() -> pl.Expr:
+    section = pl.element().struct
+    labelled = pl.concat_str([section.field("label") + ": ", section.field("text")], ignore_nulls=True)
+    return pl.concat_str(
+        [_title(), pl.col("abstract").list.eval(labelled).list.join("\n")], separator="\n"
+    ).alias("text")
+
+
+def heading_uis() -> pl.Expr:
+    """Distinct descriptor UIs of `headings`, ascending; a heading without UI counts for nothing."""
+    uis = pl.col("headings").list.eval(pl.element().struct.field("ui").drop_nulls())
+    return uis.list.unique().list.sort().alias("heading_uis")
+
+
+def _one_row(schema: type[dy.Schema], **values: object) -> pl.DataFrame:
+    return pl.DataFrame([values], schema=schema.create_empty().schema)

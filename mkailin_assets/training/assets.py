@@ -1,0 +1,87 @@
+"""The training stage: the corpus becomes a model."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from mkailin_assets.metadata import curves, preview
+from mkailin_assets.tables import table
+from mkailin_assets.training.checkpoints import (
+    WEIGHTS,
+    TrainingRecord,
+    checkpoint_row,
+    fingerprint,
+    read_record,
+    train_checkpoint,
+)
+from mkailin_assets.training.finetune import FinetuneSettings
+from mkailin_assets.training.tables import Checkpoint
+from mkailin_resources.storage import Storage, StorageError
+
+WEAK = (
+    "A Llama of about a million parameters with random weights, trained for minutes: it shows that corpus, "
+    "tokenizer, LoRA, checkpoint and evaluation work together. It knows no medicine."
+)
+
+
+class FinetuneConfig(FinetuneSettings, dg.Config):
+    """Settings of the fine-tuning."""
+
+
+@dg.asset(
+    **table(Checkpoint),
+    group_name="training",
+    kinds={"pytorch", "huggingface"},
+    code_version="1",
+)
+def finetuned_checkpoint(
+    context: dg.AssetExecutionContext, training_corpus: pl.DataFrame, config: FinetuneConfig, storage: Storage
+) -> dg.Output[pl.DataFrame]:
+    """A small Llama after supervised fine-tuning on the corpus: LoRA adapter, base and record in a folder."""
+    name = fingerprint(training_corpus, config)
+    uri = str(storage.path("checkpoints", "finetuned", name))
+    try:
+        folder, trained_now = storage.local_folder(uri), False
+    except StorageError:
+        with tempfile.TemporaryDirectory() as scratch:
+            train_checkpoint(training_corpus, config, Path(scratch), context.log.info)
+            uri = storage.publish_folder(Path(scratch), "checkpoints", "finetuned", name)
+        folder, trained_now = storage.local_folder(uri), True
+    record = read_record(folder)
+    checkpoint = checkpoint_row(uri, record)
+    return dg.Output(
+        checkpoint,
+        metadata={
+            "trained_now": trained_now,
+            "path": dg.MetadataValue.path(uri),
+            **_training_metadata(record),
+            "preview": preview(checkpoint),
+        },
+    )
+
+
+def _training_metadata(record: TrainingRecord) -> dict[str, Any]:
+    metrics = record.metrics
+    lines = {
+        name: ([step for step, _ in points], [loss for _, loss in points])
+        for name, points in (("training", metrics.curve.train), ("validation", metrics.curve.validation))
+        if points
+    }
+    return {
+        "read_this_first": WEAK,
+        "loss": curves("Loss on the answers", lines, x="optimizer step", y="nats a token"),
+        "adapter": WEIGHTS,
+        "training_examples": metrics.examples,
+        "validation_examples": metrics.validation_examples,
+        "left_out": metrics.left_out,
+        "cut_to_fit": metrics.cut_to_fit,
+        "parameters": metrics.parameters,
+        "trained_parameters": metrics.trained_parameters,
+        "steps": metrics.steps,
+        "tokens": metrics.tokens,
+        "tokens_per_second": round(metrics.tokens / metrics.seconds),
+        "training_seconds": round(metrics.seconds, 1),
+    }

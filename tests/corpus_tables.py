@@ -1,0 +1,80 @@
+"""Rows of the corpus stage, right unless a test changes them."""
+
+from typing import Any
+
+import polars as pl
+
+from mkailin_assets.corpus.quality import QualityRules, evaluate
+from mkailin_assets.corpus.tables import EvaluatedQA, GeneratedQA
+from mkailin_assets.preferences.tables import ColdStartPreference
+from mkailin_assets.pubmed.tables import CurrentCitation
+from mkailin_assets.questions.tables import CandidateContexts
+
+# Questions that share too little to be near-duplicates of each other.
+TOPICS = (
+    "zinc tablets shorten the common cold",
+    "walking after meals lowers glucose",
+    "night shifts raise blood pressure",
+    "gentle music calms agitated patients",
+    "early mobilisation prevents pneumonia",
+    "warm blankets reduce shivering",
+    "honey soothes cough in toddlers",
+    "vaccination halves hospital stays",
+    "screening finds silent hypertension",
+    "green tea protects enamel",
+)
+
+
+def qa(pmid: int, **changes: Any) -> dict[str, Any]:
+    """A generated pair of a citation, answered from its own abstract."""
+    topic = f"{TOPICS[pmid % len(TOPICS)]} {pmid // len(TOPICS) or ''}".strip()
+    row = {
+        "pmid": pmid,
+        "branch": "C04",
+        "pubmed_file": "pubmed26n0001",
+        "content_hash": f"hash {pmid}",
+        "title": f"A trial of {pmid}",
+        "question": f"Is it true that {topic}?",
+        "question_role": "domain",
+        "generator": "asker",
+        "source_context": f"We asked whether {topic} in a trial.",
+        "contexts": [{"rank": 1, "pmid": 5000 + pmid, "title": "Another trial.", "text": "It found little."}],
+        "long_answer": f"The trial shows that {topic}.",
+        "decision": "yes",
+        "evidence": [f"The trial shows that {topic}."],
+        "answerer": "answerer",
+        "prompt_version": "1",
+        "fingerprint": "f",
+        "failure": None,
+    }
+    return row | changes
+
+
+def generated(*rows: dict[str, Any]) -> pl.DataFrame:
+    return GeneratedQA.validate(pl.DataFrame(list(rows), schema=GeneratedQA.create_empty().schema))
+
+
+def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None) -> pl.DataFrame:
+    """The rows as evaluation leaves them, without preferences or contexts to look at."""
+    preferences, contexts = ColdStartPreference.create_empty(), CandidateContexts.create_empty()
+    return EvaluatedQA.validate(evaluate(generated(*rows), preferences, contexts, rules or QualityRules()))
+
+
+def current(*rows: dict[str, Any], **changes: Any) -> pl.DataFrame:
+    """The state of PubMed that the rows were made from; `changes` hold for all of them."""
+    states = [
+        {
+            "pmid": row["pmid"],
+            "state": "current",
+            "pubmed_file": row["pubmed_file"],
+            "position": position,
+            "version": 1,
+            "home_branch": row["branch"],
+            "waiting": None,
+            "has_abstract": True,
+            "content_hash": row["content_hash"],
+        }
+        | changes
+        for position, row in enumerate(rows)
+    ]
+    return CurrentCitation.validate(pl.DataFrame(states, schema=CurrentCitation.create_empty().schema))

@@ -1,0 +1,197 @@
+"""From evaluated pairs to one corpus: what enters, what stays out, and what never moves."""
+
+from collections import Counter
+from typing import Any
+
+import polars as pl
+import pytest
+from corpus_tables import current, evaluated, qa
+
+from mkailin_assets.corpus.assembly import AssemblyRules, assemble, split_of
+from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.tables import CorpusExclusion, TrainingExample
+
+NO_BENCHMARK = benchmark_questions([])
+
+
+def assembled(
+    *rows: dict[str, Any],
+    citations: pl.DataFrame | None = None,
+    benchmark: pl.DataFrame = NO_BENCHMARK,
+    **rules: Any,
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    branches = {branch: [row for row in rows if row["branch"] == branch] for branch in ("C04", "F03")}
+    corpus, exclusions = assemble(
+        {branch: evaluated(*those).lazy() for branch, those in branches.items()},
+        current(*rows) if citations is None else citations,
+        benchmark,
+        AssemblyRules(**rules),
+    )
+    return TrainingExample.validate(corpus), CorpusExclusion.validate(exclusions)
+
+
+def only_exclusion(*rows: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    corpus, exclusions = assembled(*rows, **arguments)
+    assert corpus.height == len(rows) - 1
+    (row,) = exclusions.iter_rows(named=True)
+    return row
+
+
+def test_good_pairs_of_all_branches_enter_the_corpus() -> None:
+    corpus, exclusions = assembled(qa(2), qa(1, branch="F03"))
+    assert corpus.select("pmid", "branch").rows() == [(1, "F03"), (2, "C04")]
+    assert exclusions.is_empty()
+
+
+def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
+    contexts = [
+        {"rank": 1, "pmid": 8, "title": "First.", "text": "Text one."},
+        {"rank": 2, "pmid": 9, "title": None, "text": "Text two."},
+    ]
+    row = qa(1, contexts=contexts, source_context="What the source saw.", decision=None, title="Zinc")
+    row["question"] = "Does zinc help against colds?"
+    row["long_answer"] = "The source saw what text one and two saw."
+    corpus, _ = assembled(row)
+    example = corpus.row(0, named=True)
+    context = "What the source saw.\n\n[1] First. Text one.\n\n[2] Text two."
+    assert example["context"] == context
+    assert example["pretraining_text"] == f"Zinc\n\n{context}\n\n{row['question']}"
+    assert example["messages"] == [
+        {
+            "role": "user",
+            "content": f"Context: {context}\n\nQuestion: {row['question']}\n\n"
+            "Answer yes, no or maybe, then explain.",
+        },
+        {"role": "assistant", "content": f"maybe. {row['long_answer']}"},
+    ]
+    assert example["decision"] is None
+
+
+def test_a_long_context_is_cut_at_a_word() -> None:
+    row = qa(1, source_context="walking lowers glucose " * 20)
+    corpus, _ = assembled(row, max_context_characters=100)
+    context = corpus["context"].item()
+    assert 90 < len(context) <= 100
+    assert set(context.split()) == {"walking", "lowers", "glucose"}
+
+
+def test_a_pair_that_evaluation_refused_stays_out_with_all_its_reasons() -> None:
+    out = only_exclusion(qa(1), qa(2, question="So?"))
+    assert (out["pmid"], out["stage"]) == (2, "evaluation")
+    assert out["reason"] == "question of fewer than 4 words"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state": "retracted"}, "the source was retracted"),
+        ({"state": "deleted"}, "the source was deleted"),
+        ({"content_hash": "another"}, "the source was revised since"),
+        ({"home_branch": "F03"}, "the source belongs to another branch now"),
+        ({"home_branch": None}, "the source belongs to another branch now"),
+    ],
+)
+def test_a_retracted_deleted_or_revised_citation_leaves_the_corpus(
+    change: dict[str, Any], reason: str
+) -> None:
+    citations = pl.concat([current(qa(1)), current(qa(2), **change)])
+    out = only_exclusion(qa(1), qa(2), citations=citations)
+    assert (out["pmid"], out["stage"], out["reason"]) == (2, "source", reason)
+
+
+def test_a_citation_that_pubmed_no_longer_holds_leaves_the_corpus() -> None:
+    out = only_exclusion(qa(1), qa(2), citations=current(qa(1)))
+    assert (out["pmid"], out["reason"]) == (2, "the source is not among the current citations")
+
+
+def test_a_retracted_context_takes_its_pair_out_of_the_corpus() -> None:
+    citations = pl.concat([current(qa(1), qa(2)), current(qa(5002), state="retracted")])
+    out = only_exclusion(qa(1), qa(2), citations=citations)
+    assert (out["pmid"], out["stage"], out["reason"]) == (2, "source", "a context was retracted or deleted")
+
+
+def test_a_citation_that_moved_to_another_branch_is_in_the_corpus_once() -> None:
+    old, new = qa(1), qa(1, branch="F03")
+    corpus, exclusions = assembled(old, new, citations=current(new))
+    assert corpus.select("pmid", "branch").rows() == [(1, "F03")]
+    assert exclusions.select("pmid", "branch", "stage").rows() == [(1, "C04", "source")]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "reason"),
+    [
+        ((2, "Is water wet?"), "the source is a benchmark citation"),
+        ((5002, "Is water wet?"), "a context is a benchmark citation"),
+        ((None, qa(2)["question"]), "asks a benchmark question"),
+    ],
+)
+def test_a_pair_that_gives_the_benchmark_away_stays_out(benchmark: tuple[Any, str], reason: str) -> None:
+    out = only_exclusion(qa(1), qa(2), benchmark=benchmark_questions([benchmark]))
+    assert (out["pmid"], out["stage"], out["reason"]) == (2, "contamination", reason)
+
+
+def test_a_benchmark_question_in_a_context_keeps_the_pair_out() -> None:
+    asked = "Do tailored telephone calls increase mammography among older women?"
+    context = {"rank": 1, "pmid": 77, "title": asked, "text": "They do."}
+    out = only_exclusion(qa(1), qa(2, contexts=[context]), benchmark=benchmark_questions([(None, asked)]))
+    assert out["reason"] == "its text holds a benchmark question"
+
+
+def test_a_question_asked_before_in_any_branch_stays_out() -> None:
+    asked = "Does walking after every single meal lower the glucose of adults with type 2 diabetes at home?"
+    first, again = qa(1, question=asked), qa(2, question=asked.upper(), branch="F03")
+    nearly = qa(3, question=asked.replace("adults", "adult"))
+    corpus, exclusions = assembled(nearly, again, first)
+    assert corpus["pmid"].to_list() == [1]
+    assert exclusions.select("pmid", "stage", "reason").rows() == [
+        (2, "duplicate", "asks the same as PMID 1"),
+        (3, "duplicate", "asks nearly the same as PMID 1"),
+    ]
+
+
+def test_the_most_frequent_decision_is_held_to_its_share() -> None:
+    rows = [qa(pmid, decision="no" if pmid < 3 else "yes") for pmid in range(1, 11)]
+    corpus, exclusions = assembled(*rows, max_decision_share=0.6)
+    assert Counter(corpus["decision"]) == {"no": 2, "yes": 3}
+    assert exclusions["stage"].to_list() == ["balance"] * 5
+    assert assembled(*rows, max_decision_share=1)[0].height == 10
+
+
+def test_a_single_decision_has_nothing_to_be_balanced_against() -> None:
+    assert assembled(*(qa(pmid) for pmid in range(1, 6)))[0].height == 5
+
+
+def test_a_growing_corpus_keeps_its_splits_and_its_balanced_rows() -> None:
+    rows = [qa(pmid, decision="no" if pmid % 5 == 0 else "yes") for pmid in range(1, 41)]
+    small, _ = assembled(*rows[:20], max_decision_share=0.5)
+    # What arrives adds as much of either decision, so no place is lost.
+    large, _ = assembled(*rows[:20], *(row | {"decision": "no"} for row in rows[20:]), max_decision_share=0.5)
+    kept = small.join(large, on=["example_id", "split", "pretraining_text"], how="semi")
+    assert kept.height == small.height
+
+
+def test_splits_depend_on_the_pmid_alone_and_are_eighty_ten_ten() -> None:
+    # Written down: a change of these moves citations between training and test.
+    named = ["train", "test", "train", "validation", "train"]
+    assert [split_of(pmid) for pmid in (1, 7, 8, 23, 90000001)] == named
+    shares = Counter(split_of(pmid) for pmid in range(1, 20_001))
+    assert shares["train"] / 20_000 == pytest.approx(0.8, abs=0.01)
+    assert shares["validation"] / 20_000 == pytest.approx(0.1, abs=0.01)
+    corpus, _ = assembled(*(qa(pmid) for pmid in range(1, 30)))
+    assert corpus["split"].to_list() == [split_of(pmid) for pmid in corpus["pmid"]]
+
+
+def test_no_branches_are_an_empty_corpus() -> None:
+    corpus, exclusions = assemble({}, current(), NO_BENCHMARK, AssemblyRules())
+    assert corpus.schema == TrainingExample.create_empty().schema
+    assert exclusions.schema == CorpusExclusion.create_empty().schema
+    assert corpus.height == exclusions.height == 0
+
+
+def test_every_pair_is_in_the_corpus_or_among_the_exclusions() -> None:
+    rows = [qa(pmid, branch="F03" if pmid % 3 else "C04") for pmid in range(1, 40)]
+    rows[3]["question"] = rows[5]["question"] = rows[4]["question"]
+    rows[7]["long_answer"] = None
+    corpus, exclusions = assembled(*rows, benchmark=benchmark_questions([(9, "Is water wet?")]))
+    assert exclusions["stage"].n_unique() == 3
+    assert sorted([*corpus["pmid"], *exclusions["pmid"]]) == list(range(1, 40))
