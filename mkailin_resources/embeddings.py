@@ -63,9 +63,10 @@ def open_encoder(name: str, uri: str | None, fingerprint: str, storage: Storage)
 
 
 class CorpusEncoder:
-    """TF-IDF of words and word pairs, reduced by truncated SVD (latent semantic analysis).
+    """TF-IDF of words, reduced by truncated SVD (latent semantic analysis).
 
-    Deerwester et al. 1990. Needs no weights from elsewhere; reads the whole of a text.
+    Deerwester et al. 1990. Needs no weights from elsewhere; reads the whole of a text. Words alone, since
+    word pairs found fewer abstracts by their titles (70% first, words 73%; 2,354 real citations).
     """
 
     def __init__(self, vocabulary: dict[str, int], idf: np.ndarray, components: np.ndarray) -> None:
@@ -132,7 +133,6 @@ def _vectorizer(**options: Any) -> "TfidfVectorizer":
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(
-        ngram_range=(1, 2),
         sublinear_tf=True,
         stop_words="english",
         strip_accents="unicode",

@@ -5,6 +5,8 @@ that the last finished update returned, so that a killed update is invisible to 
 """
 
 import asyncio
+import random
+import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,9 +38,10 @@ _QUESTIONS_PER_BATCH = 256
 # Queries given to LanceDB at once: on 2 cores 1,200 a second, one after the other 440.
 _CONCURRENT = 32
 _PMIDS_PER_FILTER = 5_000
-_ROUNDS = 5
+_ROUNDS = 8
 # A younger version may be about to be recorded by a run at the same time.
 _KEEP_VERSIONS = timedelta(days=1)
+_CLOCK_JUMP = timedelta(hours=2)
 
 
 class IndexUnavailable(RuntimeError):
@@ -104,26 +107,41 @@ class ContextStore(dg.ConfigurableResource):
         """
         uri = str(self.storage.path("index", encoder.fingerprint))
         table = _head(uri, encoder.dimension)
-        stale, missing = _difference(_held(table), wanted)
-        replaced = int(missing["pmid"].is_in(stale.implode()).sum())
-        added, removed = missing.height - replaced, len(stale) - replaced
-        unread = missing.clear()
+        unread = pl.DataFrame(schema={"pmid": pl.Int64})
+        first: tuple[pl.Series, pl.DataFrame] | None = None
         finished = table.version == recorded
-        for _ in range(_ROUNDS):
+        for attempt in range(_ROUNDS):
+            stale, missing = _difference(_held(table), wanted.join(unread, on="pmid", how="anti"))
+            first = first or (stale, missing)
             if finished and stale.is_empty() and missing.is_empty():
                 break
-            _remove(table, stale)
-            there = _add(table, read(missing["pmid"]), encoder)
-            unread = unread.vstack(missing.join(there, on="pmid", how="anti"))
-            _index(table)
-            # A run at the same time may have added the same citations: compare again.
-            stale, missing = _difference(_held(table), wanted.join(unread, on="pmid", how="anti"))
-            finished = True
+            try:
+                _remove(table, stale)
+                there = _add(table, read(missing["pmid"]), encoder)
+                unread = unread.vstack(missing.join(there, on="pmid", how="anti").select("pmid"))
+                _index(table, recorded)
+                finished = True
+            except RuntimeError as error:
+                # Another run updates the index now: what it left to do is seen in the next round.
+                if "commit conflict" not in str(error):
+                    raise
+                time.sleep(random.uniform(0, 0.2 * 2**attempt))
+                table.checkout_latest()
+                finished = False
         else:
             raise IndexUnavailable(f"updating the index {uri}: other runs keep writing to it; run it again")
-        _tag(table, recorded)
-        rows = table.count_rows()
-        return IndexUpdate(uri, table.version, rows, added, replaced, removed, tuple(unread["pmid"]))
+        stale, missing = first or (stale, missing)
+        written = missing.join(unread, on="pmid", how="anti")["pmid"]
+        replaced = len(written.filter(written.is_in(stale.implode())))
+        return IndexUpdate(
+            uri=uri,
+            table_version=table.version,
+            citations=table.count_rows(),
+            added=len(written) - replaced,
+            replaced=replaced,
+            removed=len(stale) - replaced,
+            unread=tuple(unread["pmid"]),
+        )
 
     def open(self, context_index: pl.DataFrame) -> "Searcher":
         """The index as a ContextIndex row names it; `IndexUnavailable` if that version is gone."""
@@ -137,6 +155,7 @@ class ContextStore(dg.ConfigurableResource):
         import lancedb
 
         row = context_index.row(0, named=True)
+        _wait(_searchable(row["uri"], row["table_version"]))
         table = lancedb.connect(row["uri"]).open_table(_TABLE)
         table.checkout(row["table_version"])
         for batch in table.search().select(["pmid", "content_hash", "vector"]).to_batches():
@@ -267,11 +286,11 @@ def _add(table: "Table", frames: Iterable[pl.DataFrame], encoder: Encoder) -> pl
     return pl.concat(added)
 
 
-def _index(table: "Table") -> None:
+def _index(table: "Table", recorded: int | None) -> None:
     """Compact the table, drop old versions, bring its indexes up to date."""
     from lancedb.index import FTS, BTree, IvfRq
 
-    table.optimize(cleanup_older_than=_KEEP_VERSIONS)
+    table.optimize(cleanup_older_than=_age_to_drop(table, recorded))
     indexed = {column for index in table.list_indices() for column in index.columns}
     small = table.count_rows() <= _ROWS_SEARCHED_EXACTLY
     if small or "text" not in indexed:
@@ -283,14 +302,14 @@ def _index(table: "Table") -> None:
         table.create_index("vector", config=IvfRq(distance_type="dot", num_bits=1))
 
 
-def _tag(table: "Table", recorded: int | None) -> None:
-    """Keep this version and the recorded one: a version without a tag goes after a day."""
-    kept = {f"searched-{version}": version for version in (table.version, recorded) if version is not None}
-    for name in table.tags.list():
-        if name not in kept:
-            table.tags.delete(name)
-    if f"searched-{table.version}" not in table.tags.list():
-        table.tags.create(f"searched-{table.version}", table.version)
+def _age_to_drop(table: "Table", recorded: int | None) -> timedelta:
+    """Age of versions that nobody searches: older than the recorded one, by more than a clock may jump.
+
+    Not kept by a tag: LanceDB 0.40 refuses to drop old versions while a tagged one is among them.
+    """
+    made = [entry["timestamp"].timestamp() for entry in table.list_versions() if entry["version"] == recorded]
+    ages = [timedelta(seconds=time.time() - timestamp) + _CLOCK_JUMP for timestamp in made]
+    return max([_KEEP_VERSIONS, *ages])
 
 
 def _lists(pmids: Iterable[int]) -> Iterator[str]:
@@ -309,13 +328,19 @@ def _best(similarities: np.ndarray, pmids: np.ndarray, depth: int) -> list[int]:
 
 def _fused(dense: Sequence[int], lexical: Sequence[int]) -> list[Ranked]:
     """Reciprocal rank fusion: 1 / (60 + rank) from each list, summed; ties by PMID."""
-    by_dense = {pmid: 1 / (_FUSION + rank) for rank, pmid in enumerate(dense, 1)}
-    by_lexical = {pmid: 1 / (_FUSION + rank) for rank, pmid in enumerate(lexical, 1)}
-    fused = [Ranked(pmid, score, "dense") for pmid, score in by_dense.items() if pmid not in by_lexical]
-    for pmid, score in by_lexical.items():
-        found_by: FoundBy = "both" if pmid in by_dense else "lexical"
-        fused.append(Ranked(pmid, by_dense.get(pmid, 0.0) + score, found_by))
-    return sorted(fused, key=lambda found: (-found.score, found.pmid))
+    by_dense, by_lexical = set(dense), set(lexical)
+    scores: dict[int, float] = {}
+    for pmids in (dense, lexical):
+        for rank, pmid in enumerate(pmids, 1):
+            scores[pmid] = scores.get(pmid, 0.0) + 1 / (_FUSION + rank)
+    best_first = sorted(sorted(scores), key=scores.__getitem__, reverse=True)
+    return [Ranked(pmid, scores[pmid], _retriever(pmid, by_dense, by_lexical)) for pmid in best_first]
+
+
+def _retriever(pmid: int, by_dense: set[int], by_lexical: set[int]) -> FoundBy:
+    if pmid not in by_lexical:
+        return "dense"
+    return "both" if pmid in by_dense else "lexical"
 
 
 async def _searchable(uri: str, version: int) -> "AsyncTable":

@@ -49,11 +49,11 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _USER_AGENT = f"m-kailin/{version('mkailin')} (+https://arxiv.org/abs/2504.19565)"
 _TIMEOUT_S = (20, 60)  # to connect, between two bytes
 _ATTEMPTS = 6
-_LONGEST_WAIT_S = 300.0
+_LONGEST_BACKOFF_S = 30.0
+_LONGEST_WAIT_S = 300.0  # that a server may ask for
 _PROGRESS_EVERY_S = 5.0
 _BLOCK = 1 << 18
 
-_STOP = tenacity.stop_after_attempt(_ATTEMPTS)
 _T = TypeVar("_T")
 _Fault = Callable[[Path | UPath], str | None]  # what is wrong with a file, None if nothing is
 
@@ -259,16 +259,21 @@ class _Http:
 
     def download(self, path: str, part: BinaryIO) -> None:
         """Append to `part` what it lacks of a file; attempts are counted anew whenever it has grown."""
-        furthest, stalled = part.seek(0, os.SEEK_END), 0
+        furthest = part.seek(0, os.SEEK_END)
 
-        def has_stalled(_: tenacity.RetryCallState) -> bool:
-            nonlocal furthest, stalled
-            reached = part.seek(0, os.SEEK_END)
-            stalled = stalled + 1 if reached <= furthest else 0
-            furthest = max(furthest, reached)
-            return stalled >= _ATTEMPTS
+        def is_complete() -> bool:
+            try:
+                self._append(path, part)
+            except _TryAgain as broken:
+                if part.seek(0, os.SEEK_END) <= furthest:
+                    raise
+                self.log.warning(f"{self.url(path)}: {broken}; going on from what was reached")
+                time.sleep(max(self.retry_wait_s, broken.wait_s))
+                return False
+            return True
 
-        self._patiently(path, lambda: self._append(path, part), has_stalled)
+        while not self._patiently(path, is_complete):
+            furthest = part.seek(0, os.SEEK_END)
 
     def _append(self, path: str, part: BinaryIO) -> None:
         reached = part.seek(0, os.SEEK_END)
@@ -343,16 +348,10 @@ class _Http:
             return NlmError(f"{response.url}: {answered} and asks to wait {wait_s:.0f} s; run it again then")
         return _TryAgain(answered, wait_s)
 
-    def _patiently(
-        self,
-        path: str,
-        once: Callable[[], _T],
-        stop: Callable[[tenacity.RetryCallState], bool] = _STOP,
-    ) -> _T:
+    def _patiently(self, path: str, once: Callable[[], _T]) -> _T:
         """What `once` returns, tried again with growing, jittered waits while it raises `_TryAgain`."""
-        backoff = tenacity.wait_exponential_jitter(
-            initial=self.retry_wait_s, max=_LONGEST_WAIT_S / 10, jitter=self.retry_wait_s
-        )
+        growing = tenacity.wait_exponential(multiplier=self.retry_wait_s, max=_LONGEST_BACKOFF_S)
+        backoff = growing + tenacity.wait_random(0, self.retry_wait_s)
 
         def wait(state: tenacity.RetryCallState) -> float:
             return max(backoff(state), _cause(state).wait_s)
@@ -364,7 +363,7 @@ class _Http:
 
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TryAgain),
-            stop=stop,
+            stop=tenacity.stop_after_attempt(_ATTEMPTS),
             wait=wait,
             before_sleep=tell,
             reraise=True,

@@ -109,13 +109,13 @@ class Storage(dg.ConfigurableResource):
         source = UPath(uri, use_listings_cache=False)
         with _explained(f"downloading folder {uri}", "materialize the asset that made it again"):
             names = json.loads((source / _COMPLETE).read_text())
-        folder = _cache(uri) / source.name
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
-                for name in names:
-                    _made((Path(scratch) / name).parent)
-                    source.fs.get_file((source / name).path, str(Path(scratch) / name))
-                _copy_folder(Path(scratch), folder)
+            folder = _cache(uri) / source.name
+            if not folder.exists():
+                with tempfile.TemporaryDirectory(dir=_made(folder.parent)) as scratch:
+                    for name in names:
+                        _made((Path(scratch) / name).parent)
+                        source.fs.get_file((source / name).path, str(Path(scratch) / name))
+                    _copy_folder(Path(scratch), folder)
         return folder
 
     def scratch(self) -> Path:
@@ -274,6 +274,7 @@ def _copy_folder(source: Path, target: Path) -> None:
     temporary = _temporary(target)
     try:
         shutil.copytree(source, temporary)
+        os.utime(temporary)  # the copy has the time of its source, which may look stale
         for folder, _, names in os.walk(temporary):
             for name in names:
                 with open(os.path.join(folder, name), "rb") as file:

@@ -3,8 +3,11 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import chain
 
 SHINGLE_CHARACTERS = 5
+# Rare shingles that two questions must share before they are compared whole.
+_SHARED = 4
 
 
 def duplicates(questions: Sequence[str], similarity: float) -> list[int | None]:
@@ -12,19 +15,23 @@ def duplicates(questions: Sequence[str], similarity: float) -> list[int | None]:
 
     Two questions repeat each other when the Jaccard similarity of their sets of five characters in a
     row is at least `similarity` (above 0, at most 1); what repeats is compared with nothing further.
-    Exact, by the prefix filter of Chaudhuri et al. 2006 and Bayardo et al. 2007: of two such sets, both
-    ordered from the rarest shingle, the first few share one. Shingles are recomputed, not kept: memory
-    grows with the text of the questions.
+    Exact, by a prefix filter (Bayardo et al. 2007, with longer prefixes as Wang et al. 2012): of two
+    such sets, both ordered from the rarest shingle, the first ones share a few. Shingles are computed
+    again, not kept: memory grows with the text of the questions.
     """
-    frequency = Counter(shingle for question in questions for shingle in shingles(question))
+    frequency = Counter(chain.from_iterable(map(shingles, questions)))
     holders: defaultdict[str, list[int]] = defaultdict(list)
+    shared: list[int] = []
     repeated: list[int | None] = []
     for index, question in enumerate(questions):
         mine = shingles(question)
-        # Rounding must not make the prefix a shingle short.
-        prefix = len(mine) - math.ceil(similarity * len(mine) - 1e-9) + 1
+        # Rounding must not ask for a shingle too many.
+        overlap = math.ceil(similarity * len(mine) - 1e-9)
+        shared.append(min(_SHARED, overlap))
+        prefix = len(mine) - overlap + shared[index]
         rarest = sorted(mine, key=lambda shingle: (frequency[shingle], shingle))[:prefix]
-        candidates = sorted({holder for shingle in rarest for holder in holders[shingle]})
+        counts = Counter(chain.from_iterable(holders[shingle] for shingle in rarest))
+        candidates = sorted(it for it, count in counts.items() if count >= min(shared[index], shared[it]))
         repeats = (it for it in candidates if jaccard(mine, shingles(questions[it])) >= similarity)
         repeated.append(next(repeats, None))
         if repeated[-1] is None:

@@ -91,15 +91,20 @@ def tree_differences(descriptors: pl.DataFrame, tree_file: pl.DataFrame) -> Tree
     return TreeDifferences(readable(here - there), readable(there - here))
 
 
+def unpacked(stream: BinaryIO) -> BinaryIO:
+    """The stream from its start, through gzip where it is gzipped."""
+    magic = stream.read(len(_GZIP_MAGIC))
+    stream.seek(0)
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if magic == _GZIP_MAGIC else stream
+
+
 def _opened(file: BinaryIO | str | os.PathLike[str]) -> AbstractContextManager[BinaryIO]:
     return open(file, "rb") if isinstance(file, str | os.PathLike) else nullcontext(file)
 
 
 def _records(stream: BinaryIO, name: str) -> Iterator[etree._Element]:
     """Each DescriptorRecord, emptied once the next is asked for: memory does not grow with the file."""
-    magic = stream.read(2)
-    stream.seek(0)
-    plain = cast(BinaryIO, gzip.open(stream)) if magic == _GZIP_MAGIC else stream
+    plain = unpacked(stream)
     try:
         head = plain.read(512)
         plain.seek(0)
@@ -134,7 +139,7 @@ def _records(stream: BinaryIO, name: str) -> Iterator[etree._Element]:
 
 
 def _refuse_own_entities(root: etree._Element, name: str) -> None:
-    dtd = root.getroottree().docinfo.internalDTD
+    dtd: Any = root.getroottree().docinfo.internalDTD  # the stubs lack its methods
     if dtd is not None and (any(dtd.iterentities()) or any(dtd.iterelements())):
         raise UnreadableMesh(name, "declares entities or elements of its own, which NLM's files never do")
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -52,6 +52,9 @@ CHECK_TAGS = MappingProxyType(
         "D049674": "History, 21st Century",
     }
 )
+
+
+NO_UI = "(no UI)"  # what headings without one are counted under
 
 
 class UnknownDescriptor(KeyError):
@@ -216,7 +219,21 @@ class AnnotationCounts:
     """UIs that this release does not have (NO_UI where the heading has none) and how often they came."""
 
 
-NO_UI = "(no UI)"
+def current_headings(
+    current_citations: pl.DataFrame, pubmed_citations: Mapping[str, pl.LazyFrame]
+) -> Iterator[pl.Series]:
+    """UIs of the headings of each current citation: a series of lists for each PubMed file.
+
+    `current_citations` is table CurrentCitation, `pubmed_citations` table PubmedRecord by file. A record
+    that another superseded, and a deleted or retracted citation, is left out. One file is read at a time.
+    """
+    key = ["pmid", "pubmed_file", "position"]
+    current = current_citations.lazy().filter(pl.col("state") == "current").select(key)
+    for pubmed_file, records in pubmed_citations.items():
+        latest = records.filter(pl.col("record") == "citation").select(*key, "headings")
+        of_file = current.filter(pl.col("pubmed_file") == pubmed_file)
+        headings = latest.join(of_file, on=key, how="semi").collect()["headings"]
+        yield headings.list.eval(pl.element().struct.field("ui"))
 
 
 def count_annotations(hierarchy: MeshHierarchy, heading_sets: Iterable[pl.Series]) -> AnnotationCounts:

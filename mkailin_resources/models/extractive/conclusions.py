@@ -3,63 +3,94 @@
 import re
 
 from mkailin_resources.models.extractive import lexicon as lex
-from mkailin_resources.models.extractive import lexicon as lex
 from mkailin_resources.models.extractive.clauses import NotAClaim, yes_no_question
 from mkailin_resources.models.extractive.sentences import read_abstract
 from mkailin_resources.models.extractive.wording import Vocabulary, clean
 from mkailin_resources.models.interface import Document
 
 _CONNECTIVE = re.compile(
-    r"^(?:(?:thus|therefore|hence|overall|together|taken together|collectively|finally|moreover|furthermore|in addition|"
-    r"additionally|importantly|notably|interestingly|altogether|accordingly|consequently|however|nevertheless|nonetheless|"
-    r"also|similarly|specifically|further|again|in (?:conclusion|summary|brief|sum|short|particular|general|contrast|fact)|"
-    r"to (?:conclude|summari[sz]e|our knowledge)|in the aggregate|as a result|for the first time|first|second|third|"
-    r"lastly|for now|to date|indeed|surprisingly|remarkably|strikingly|conversely|by contrast|as such|and|but|so|based on (?:these|our) \w+|"
+    r"^(?:(?:thus|therefore|hence|overall|together|taken together|collectively|finally|moreover|"
+    r"furthermore|in addition|"
+    r"additionally|importantly|notably|interestingly|altogether|accordingly|consequently|however|"
+    r"nevertheless|nonetheless|"
+    r"also|similarly|specifically|further|again|in (?:conclusion|summary|brief|sum|short|particular|"
+    r"general|contrast|fact)|"
+    r"to (?:conclude|summari[sz]e|our knowledge)|in the aggregate|as a result|for the first time|first|"
+    r"second|third|"
+    r"lastly|for now|to date|indeed|surprisingly|remarkably|strikingly|conversely|by contrast|as such|"
+    r"and|but|so|based on (?:these|our) \w+|"
     r"of (?:particular |special |great )?(?:importance|note|interest)),? |"
-    r"(?:in (?:this|our|these)|in the (?:present|current)|although|while|despite (?:this|these|its|their)|with (?:this|these)) [^,]{3,90}, |"
+    r"(?:in (?:this|our|these)|in the (?:present|current)|although|while|despite (?:this|these|its|"
+    r"their)|with (?:this|these)) [^,]{3,90}, |"
     r"\(?(?:\d|i{1,3}|iv)[.)] )+",
     re.I,
 )
 _REPORTING = (
-    r"(?:conclude|suggest|indicate|show|demonstrate|imply|reveal|confirm|find|found|propose|believe|hypothesi[sz]e|argue|"
-    r"establish|report|think|speculate|infer|showed|shown|demonstrated|revealed|concluded|observe|observed|identified|"
-    r"confirmed|suggested|indicated|recommend|highlight|underscore|emphasi[sz]e|document|postulate|note|discovered|"
+    r"(?:conclude|suggest|indicate|show|demonstrate|imply|reveal|confirm|find|found|propose|believe|"
+    r"hypothesi[sz]e|argue|"
+    r"establish|report|think|speculate|infer|showed|shown|demonstrated|revealed|concluded|observe|"
+    r"observed|identified|"
+    r"confirmed|suggested|indicated|recommend|highlight|underscore|emphasi[sz]e|document|postulate|note|"
+    r"discovered|"
     r"support|supports|strengthen|provide|add|raise|advance|favor|favour)"
 )
 # "Our findings suggest that X ..." and kin: everything up to "that".
 _CUE = re.compile(
-    r"^(?:(?:we|it|one|they)\b[^.]{0,60}?|(?:all |both |most of |each of )?(?:the|these|this|our|those|such|present|current|"
-    r"several|some)\b[^.;]{0,110}?|(?:results?|findings?|data|evidence|analys[ie]s|studies|experiments?)\b[^.;]{0,70}?|[^.;]{0,90}?\b(?:results|findings|data|evidence|analyses|studies|experiments))"
-    r"\b(?:" + _REPORTING + r"(?:e?s|ed|d)?|(?:is|are|be|it is) (?:\w+ )?(?:concluded|suggested|possible|likely|clear|apparent|evident|"
-    r"shown|proposed|believed)|consistent with the (?:\w+ )?(?:idea|hypothesis|notion|view|concept)|(?:idea|notion|hypothesis|view|"
-    r"concept|possibility|evidence|theory|fact|contention|conclusion|proposal|suggestion|premise|argument|case))"
+    r"^(?:(?:we|it|one|they)\b[^.]{0,60}?|(?:all |both |most of |each of )?(?:the|these|this|our|those|"
+    r"such|present|current|"
+    r"several|some)\b[^.;]{0,110}?|(?:results?|findings?|data|evidence|analys[ie]s|studies|"
+    r"experiments?)\b[^.;]{0,70}?|[^.;]{0,90}?\b(?:results|findings|data|evidence|analyses|studies|"
+    r"experiments))"
+    r"\b(?:"
+    + _REPORTING
+    + r"(?:e?s|ed|d)?|(?:is|are|be|it is) (?:\w+ )?(?:concluded|suggested|possible|likely|clear|apparent|evident|"
+    r"shown|proposed|believed)|consistent with the (?:\w+ )?(?:idea|hypothesis|notion|view|concept)|"
+    r"(?:idea|notion|hypothesis|view|"
+    r"concept|possibility|evidence|theory|fact|contention|conclusion|proposal|suggestion|premise|"
+    r"argument|case))"
     r"(?: (?:here|again|first|for the first time|therefore|further|also|strongly))?,? that\b,? ",
     re.I,
 )
 # Words a claim must not hold, because they point outside of it.
 _POINTS_BACK = re.compile(
-    r"\b(we|our|ours|us|here|herein|this|these|i|above|latter|former|aforementioned|such an?|such|them|it|he|she|"
-    r"(?:present|current) (?:study|work|results|findings|data|trial|report|series|analysis)|our (?:study|findings)|"
-    r"the (?:study|studies|trial|review|results?|findings?|data|authors?|article|paper|work|manuscript|analysis|patients|"
-    r"two groups|groups?|subjects|participants|method|system|approach|technique|model|proposed|drug|intervention|disease|"
-    r"enzyme|former|latter|other|same|present|observed|reported|current|sample|cohort|mutant|compound|algorithm|tool|"
-    r"resulting|above|first|second|three|four|experimental|treatment|procedure|test|program|device|disorder|protein|gene|"
-    r"receptor|effect|effects|combination|mechanism|case|cases|condition|change|changes|difference|differences|latter))\b(?! (?:of|for|that|between|in)\b)"
-    r"|\b(?:can|could|does|should) one\b|\bthose\b(?! (?:with|of|who|in|without|from|receiving|treated))|\b(?:both|all|two|three|four|either) (?:groups|methods|patients|drugs|conditions|models|types|forms|cases|studies|approaches|proteins|techniques)\b",
+    r"\b(we|our|ours|us|here|herein|this|these|i|above|latter|former|aforementioned|such an?|such|them|"
+    r"it|he|she|"
+    r"(?:present|current) (?:study|work|results|findings|data|trial|report|series|analysis)|"
+    r"our (?:study|findings)|"
+    r"the (?:study|studies|trial|review|results?|findings?|data|authors?|article|paper|work|manuscript|"
+    r"analysis|patients|"
+    r"two groups|groups?|subjects|participants|method|system|approach|technique|model|proposed|drug|"
+    r"intervention|disease|"
+    r"enzyme|former|latter|other|same|present|observed|reported|current|sample|cohort|mutant|compound|"
+    r"algorithm|tool|"
+    r"resulting|above|first|second|three|four|experimental|treatment|procedure|test|program|device|"
+    r"disorder|protein|gene|"
+    r"receptor|effect|effects|combination|mechanism|case|cases|condition|change|changes|difference|"
+    r"differences|latter))\b(?! (?:of|for|that|between|in)\b)"
+    r"|\b(?:can|could|does|should) one\b|\bthose\b(?! (?:with|of|who|in|without|from|receiving|"
+    r"treated))|\b(?:both|all|two|three|four|either) (?:groups|methods|patients|drugs|conditions|models|"
+    r"types|forms|cases|studies|approaches|proteins|techniques)\b",
     re.I,
 )
 _ANAPHORIC_START = re.compile(
-    r"^(?:[\w-]+ ){0,2}(?:results?|findings?|experiments|literature)\b|^(they|it|its|their|his|her|there|one|both|most|some|all|none|neither|each|another|others|those|same|similar|"
-    r"further|future|additional|more|much|what|such|no other|at least|if|because|since|when|as|conversely|limitations|"
-    r"results?|findings?|studies|data|evidence|only|patients|subjects|treatment|participants|recommendations|"
+    r"^(?:[\w-]+ ){0,2}(?:results?|findings?|experiments|literature)\b|^(they|it|its|their|his|her|"
+    r"there|one|both|most|some|all|none|neither|each|another|others|those|same|similar|"
+    r"further|future|additional|more|much|what|such|no other|at least|if|because|since|when|as|"
+    r"conversely|limitations|"
+    r"results?|findings?|studies|data|evidence|only|patients|subjects|treatment|participants|"
+    r"recommendations|"
     r"clinicians|physicians|researchers|overall|the (?:results?|findings?|data|study|above))\b",
     re.I,
 )
 _EMPTY = re.compile(
-    r"\b(further|future|additional|more|larger|prospective|longitudinal) (?:\w+ ){0,3}(stud(?:y|ies)|research|trials?|investigations?|work|analys[ie]s)\b|"
-    r"\b(discussed|reviewed|summari[sz]ed|presented|described|proposed|outlined|introduced|reported|warranted|encouraged|recommended|needs? to be|remains? (?:unclear|unknown|to be)|"
-    r"are needed|is needed|are required to|registered|available at|supported by|funded|license|articles|papers|authors)\b|https?:|www\.|"
-    r"\b(novel|new|important|valuable|useful)?\s?(insights?|light|evidence|avenue|basis|opportunit\w+|framework|platform|implications?|understanding)\b",
+    r"\b(further|future|additional|more|larger|prospective|longitudinal) (?:\w+ ){0,3}(stud(?:y|ies)|"
+    r"research|trials?|investigations?|work|analys[ie]s)\b|"
+    r"\b(discussed|reviewed|summari[sz]ed|presented|described|proposed|outlined|introduced|reported|"
+    r"warranted|encouraged|recommended|needs? to be|remains? (?:unclear|unknown|to be)|"
+    r"are needed|is needed|are required to|registered|available at|supported by|funded|license|articles|"
+    r"papers|authors)\b|https?:|www\.|"
+    r"\b(novel|new|important|valuable|useful)?\s?(insights?|light|evidence|avenue|basis|opportunit\w+|"
+    r"framework|platform|implications?|understanding)\b",
     re.I,
 )
 
@@ -79,7 +110,9 @@ def question_from_conclusion(document: Document) -> str:
     candidates = list(abstract.conclusion)
     if not abstract.marked:
         # Without a cue, the sentences before the last are as good a statement of what was found.
-        candidates += [sentence for sentence in abstract.body_sentences[-2:][::-1] if len(abstract.body_sentences) > 3]
+        candidates += [
+            sentence for sentence in abstract.body_sentences[-2:][::-1] if len(abstract.body_sentences) > 3
+        ]
     ranked = sorted(candidates, key=lambda sentence: not _CUE.match(_CONNECTIVE.sub("", sentence)))
     reasons: list[str] = []
     for sentence in ranked:
@@ -98,13 +131,24 @@ def _bare_definite(claim: str, vocabulary: Vocabulary) -> bool:
     match = re.match(r"the ((?:[a-z-]+ ){1,2})(?=([a-z]+)\b)", claim[0].lower() + claim[1:])
     if not match:
         return False
-    verb = match[2] in lex.AUXILIARIES or match[2] in lex.PAST or lex.base_of_third_person(match[2]) is not None
+    verb = (
+        match[2] in lex.AUXILIARIES or match[2] in lex.PAST or lex.base_of_third_person(match[2]) is not None
+    )
     return verb and not vocabulary.in_title(match[1].split()[-1])
 
 
 def _from_sentence(sentence: str, vocabulary: Vocabulary) -> str:
-    text = re.sub(r"\s*[\[(](?:[^()\[\]]*[=<>%±]|P\b|CI\b|ClinicalTrials|see )[^()\[\]]*[\])]", "", clean(sentence)).rstrip(" .;")
-    text = re.sub(r", (?:however|therefore|thus|moreover|furthermore|indeed|in turn|hence|then|too|respectively),? ", " ", text)
+    text = re.sub(
+        r"\s*[\[(](?:[^()\[\]]*[=<>%\u00b1]|P\b|CI\b|ClinicalTrials|"
+        r"see )[^()\[\]]*[\])]",
+        "",
+        clean(sentence),
+    ).rstrip(" .;")
+    text = re.sub(
+        r", (?:however|therefore|thus|moreover|furthermore|indeed|in turn|hence|then|too|respectively),? ",
+        " ",
+        text,
+    )
     text = _CONNECTIVE.sub("", text)
     claim, cue = text, _CUE.match(text)
     if cue:
@@ -128,6 +172,6 @@ def _from_sentence(sentence: str, vocabulary: Vocabulary) -> str:
         raise NotAClaim("the question would hold half a bracket")
     if re.search(r"\b(if|and|or|to|of|the|an?|with|that|between|yet|by|in|for|is|are|as)\?$", question):
         raise NotAClaim("the question would break off")
-    if re.search(r"[=≤≥<>$]|\b[Pp] ?[<=]", question):
+    if re.search(r"[=\u2264\u2265<>$]|\b[Pp] ?[<=]", question):
         raise NotAClaim("the question would hold statistics")
     return question

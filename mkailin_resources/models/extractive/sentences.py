@@ -6,25 +6,34 @@ from dataclasses import dataclass
 from mkailin_resources.models.extractive.wording import clean
 from mkailin_resources.models.interface import Document, Section
 
-_CONCLUDING_LABEL = re.compile(r"conclu|interpretation|implication|summary|key messages?|take-home|\binference\b", re.I)
+_CONCLUDING_LABEL = re.compile(
+    r"conclu|interpretation|implication|summary|key messages?|take-home|\binference\b", re.I
+)
 _NOT_CONCLUDING = re.compile(r"^(practical|research|social|theoretical|policy)\b", re.I)
 _ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|vs|cf|et al|ca|approx|Fig|Figs|No|Dr|Prof|St|sp|spp|subsp|var|resp|incl|etc|Eq|min|max)"
+    r"(?:\b(?:e\.g|i\.e|vs|cf|et al|ca|approx|Fig|Figs|No|Dr|Prof|St|sp|spp|subsp|var|resp|incl|etc|Eq|"
+    r"min|max)"
     r"|\b[A-Z]|\([^)]{0,12})\.$"
 )
 # A heading printed inside an unstructured abstract: "... in both groups. CONCLUSIONS: Early ...".
 _INLINE_HEADING = re.compile(
-    r"(?:^|(?<=[.;)] ))(?:CONCLUSIONS?|Conclusions?|INTERPRETATION|Interpretation|SUMMARY|CONCLUSIONS? AND RELEVANCE)"
+    r"(?:^|(?<=[.;)] ))(?:CONCLUSIONS?|Conclusions?|INTERPRETATION|Interpretation|SUMMARY|"
+    r"CONCLUSIONS? AND RELEVANCE)"
     r"(?: and (?:relevance|significance|implications?))?\s?[:.-]\s"
 )
 CONCLUDING_CUE = re.compile(
-    r"^(?:(?:thus|therefore|hence|overall|together|collectively|finally|moreover|furthermore|in addition|importantly|"
+    r"^(?:(?:thus|therefore|hence|overall|together|collectively|finally|moreover|furthermore|"
+    r"in addition|importantly|"
     r"altogether|as such|accordingly|consequently|in this (?:study|cohort study|trial)),? )?(?:"
     r"(?:in|to) (?:conclusion|summary|conclude|summari[sz]e|brief|sum)\b|taken together|in the aggregate|"
-    r"(?:thus|therefore|hence|consequently|overall|collectively|altogether|together|accordingly)\b,|thus\b|therefore\b|"
-    r"we (?:\w+ )?(?:conclude|suggest|propose|believe|demonstrate|show|provide evidence|hypothesi[sz]e)|it is concluded|"
-    r"(?:all )?(?:these|our|the|this|present|current|such)\b(?: \S+){0,6}? (?:suggests?|indicates?|demonstrates?|supports?|shows?|"
-    r"imply|implies|provides?|confirms?|reveals?|highlights?|underscores?|establish(?:es)?|identif(?:y|ies)|"
+    r"(?:thus|therefore|hence|consequently|overall|collectively|altogether|together|accordingly)\b,|"
+    r"thus\b|therefore\b|"
+    r"we (?:\w+ )?(?:conclude|suggest|propose|believe|demonstrate|show|provide evidence|hypothesi[sz]e)|"
+    r"it is concluded|"
+    r"(?:all )?(?:these|our|the|this|present|current|such)\b(?: \S+){0,6}? (?:suggests?|indicates?|"
+    r"demonstrates?|supports?|shows?|"
+    r"imply|implies|provides?|confirms?|reveals?|highlights?|underscores?|establish(?:es)?|identif(?:y|"
+    r"ies)|"
     r"emphasi[sz]es?|reinforces?|raises?|point(?:s)? to|argues?|constitutes?|represents?|warrants?)\b)",
     re.I,
 )
@@ -46,7 +55,11 @@ def split_sentences(text: str) -> list[str]:
     sentences: list[str] = []
     start = 0
     text = clean(text)
-    for match in re.finditer(r"[.!?][\"”’')\]]*\s+(?=[\"“‘'(\[]?[A-Z0-9α-ωΑ-Ω])|[.!?]\s+(?=(?:p|mi|m|c)[A-Z0-9-])", text):
+    for match in re.finditer(
+        r"[.!?][\"\u201d\u2019')\]]*\s+(?=[\"\u201c\u2018'(\[]?[A-Z0-9\u03b1-\u03c9\u0391-\u03a9])|"
+        r"[.!?]\s+(?=(?:p|mi|m|c)[A-Z0-9-])",
+        text,
+    ):
         piece = text[start : match.end()].strip()
         if _ABBREVIATION.search(piece) or len(piece) < 3:
             continue
@@ -88,7 +101,11 @@ def read_abstract(document: Document) -> Abstract:
         marked = True
     else:
         sentences = split_sentences(text)
-        cues = [place for place in range(max(0, len(sentences) - 4), len(sentences)) if CONCLUDING_CUE.match(sentences[place])]
+        cues = [
+            place
+            for place in range(max(0, len(sentences) - 4), len(sentences))
+            if CONCLUDING_CUE.match(sentences[place])
+        ]
         # An abstract of one or two sentences has nothing before its conclusion to keep.
         start = max(cues[0] if cues else len(sentences) - 1, min(1, len(sentences) - 1))
         head, conclusion, marked = " ".join(sentences[:start]), sentences[start:], bool(cues)
@@ -98,7 +115,13 @@ def read_abstract(document: Document) -> Abstract:
 
 
 def _after_the_study(section: Section) -> bool:
-    return bool(re.match(r"funding|trial registration|registration|classification of evidence|conflict|supplementary", section.label or "", re.I))
+    return bool(
+        re.match(
+            r"funding|trial registration|registration|classification of evidence|conflict|supplementary",
+            section.label or "",
+            re.I,
+        )
+    )
 
 
 def _sentences(sections: list[Section]) -> tuple[str, ...]:

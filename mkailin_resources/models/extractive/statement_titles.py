@@ -3,18 +3,22 @@
 import re
 
 from mkailin_resources.models.extractive import lexicon as lex
-from mkailin_resources.models.extractive.clauses import NotAClaim, has_finite_verb, is_plural, yes_no_question
+from mkailin_resources.models.extractive.clauses import NotAClaim, yes_no_question
+from mkailin_resources.models.extractive.verbs import has_finite_verb, is_plural
 from mkailin_resources.models.extractive.wording import Vocabulary, clean
 from mkailin_resources.models.interface import Document
 
 _NOT_RESEARCH = re.compile(
-    r"^\W*(corrigendum|errat(um|a)|correction|retraction|retracted|withdrawn|reply|response to|re:|comment(ary)? on|"
-    r"editorial|in memoriam|obituary|letter|author.s reply|expression of concern|foreword|preface|introduction)\b",
+    r"^\W*(corrigendum|errat(um|a)|correction|retraction|retracted|withdrawn|reply|response to|re:|"
+    r"comment(ary)? on|"
+    r"editorial|in memoriam|obituary|letter|author.s reply|expression of concern|foreword|preface|"
+    r"introduction)\b",
     re.I,
 )
 _PRONOUN = re.compile(r"\b(we|our|us|this|these|it|its|they|their|them|you|your|my)\b")
 _QUESTION_WORD = re.compile(
-    r"^(what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|should|would|will|"
+    r"^(what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|should|would|"
+    r"will|"
     r"has|have|had|may|might|must|to what|in (what|which)|for (whom|which)|at what)\b",
     re.I,
 )
@@ -43,12 +47,16 @@ def question_from_title(document: Document) -> str:
     parts = _parts(title)
     main, others = parts[0], parts[1:]
     for part in parts:
-        if has_finite_verb(vocabulary.mid_sentence(part)) and not (part is not main and _PRONOUN.search(part)):
+        if has_finite_verb(vocabulary.mid_sentence(part)) and not (
+            part is not main and _PRONOUN.search(part)
+        ):
             try:
                 return _checked(yes_no_question(vocabulary.mid_sentence(part), title=True), vocabulary)
             except NotAClaim:
                 continue
-    described = others and re.fullmatch(rf"(?!.*\b(?:{_ABOUT_THE_STUDY})\b)an? .+", vocabulary.mid_sentence(others[0]))
+    described = others and re.fullmatch(
+        rf"(?!.*\b(?:{_ABOUT_THE_STUDY})\b)an? .+", vocabulary.mid_sentence(others[0])
+    )
     if described and len(main.split()) <= 6 and not re.search(r"\b(and|in|for|of)\b", main):
         main = vocabulary.mid_sentence(main)
         return _checked(f"{_be(main).capitalize()} {main} {described[0]}?", vocabulary)
@@ -59,17 +67,21 @@ def question_from_title(document: Document) -> str:
 
 def _parts(title: str) -> list[str]:
     """Main title and subtitles: at a colon, a spaced dash, a semicolon or a full stop."""
-    pieces = re.split(r"(?<=[^\s]):\s+|\s+[-–—]+\s+|—|;\s+|(?<=[a-z])-(?=(?:an?|the) )|(?<=[A-Za-z)]{2})\.\s+(?=[A-Z])", title.rstrip(" ."))
-    return [piece.strip(" .\"“”") for piece in pieces if piece.strip(" .")]
+    pieces = re.split(
+        r"(?<=[^\s]):\s+|\s+[-\u2013\u2014]+\s+|\u2014|;\s+|(?<=[a-z])-(?=(?:an?|the) )|"
+        r"(?<=[A-Za-z)]{2})\.\s+(?=[A-Z])",
+        title.rstrip(" ."),
+    )
+    return [piece.strip(' ."\u201c\u201d') for piece in pieces if piece.strip(" .")]
 
 
 def _from_question(title: str, vocabulary: Vocabulary) -> str:
     asked = [part.strip() for part in re.findall(r"[^?]+\?", title)]
     question = asked[0]
-    for piece in re.split(r"(?<=\w):\s+|(?<=[a-z)]{2})\.\s+|\s+[-–—]\s+", question)[::-1]:
+    for piece in re.split(r"(?<=\w):\s+|(?<=[a-z)]{2})\.\s+|\s+[-\u2013\u2014]\s+", question)[::-1]:
         if _QUESTION_WORD.match(piece) and not _PRONOUN.search(piece):
             return _checked(_first_upper(vocabulary.mid_sentence(piece)), vocabulary)
-    topic = re.fullmatch(r"(.+?)(?::|,| [-–—]) ((?:an?|the) [^?:]+)\?", question)
+    topic = re.fullmatch(r"(.+?)(?::|,| [-\u2013\u2014]) ((?:an?|the) [^?:]+)\?", question)
     if topic:
         subject = vocabulary.mid_sentence(topic[1])
         return _checked(f"{_be(subject).capitalize()} {subject} {topic[2]}?", vocabulary)
@@ -83,14 +95,21 @@ def _be(noun_phrase: str) -> str:
 
 
 _PROPERTY = (
-    r"(?:effect|impact|influence|role|prevalence|incidence|frequency|accuracy|safety|efficacy|effectiveness|performance|"
-    r"risk|utility|usefulness|value|relationship|relation|link|correlation|interaction|structure|function|mechanism|"
-    r"importance|significance|potential|cost|benefit|burden|epidemiology|outcome|prognosis|cause|consequence|"
-    r"characteristic|feature|distribution|nature|pathogenesis|pathophysiology|sensitivity|specificity|reliability|"
+    r"(?:effect|impact|influence|role|prevalence|incidence|frequency|accuracy|safety|efficacy|"
+    r"effectiveness|performance|"
+    r"risk|utility|usefulness|value|relationship|relation|link|correlation|interaction|structure|"
+    r"function|mechanism|"
+    r"importance|significance|potential|cost|benefit|burden|epidemiology|outcome|prognosis|cause|"
+    r"consequence|"
+    r"characteristic|feature|distribution|nature|pathogenesis|pathophysiology|sensitivity|specificity|"
+    r"reliability|"
     r"validity|feasibility|predictor|determinant|risk factor|trend|challenge|pattern|rate|source|type|"
-    r"property|contribution|implication|application|natural history|morphology|composition|organization|architecture|"
-    r"properties|diversity|variability|difference|similarity|similarities|advantage|limitation|barrier|perception|"
-    r"attitude|opportunity|opportunities|involvement|toxicity|neurotoxicity|pharmacokinetics|genetics|etiology|aetiology|"
+    r"property|contribution|implication|application|natural history|morphology|composition|organization|"
+    r"architecture|"
+    r"properties|diversity|variability|difference|similarity|similarities|advantage|limitation|barrier|"
+    r"perception|"
+    r"attitude|opportunity|opportunities|involvement|toxicity|neurotoxicity|pharmacokinetics|genetics|"
+    r"etiology|aetiology|"
     r"heterogeneity|kinetics|dynamics|origin|use|relevance|basis|association|consequences|experience|"
     r"mechanics|ramification|concentration|density|prospect|specificity|affinity|quality)s?"
 )
@@ -175,7 +194,9 @@ _PASSIVE = {
     "reversal": "reversed",
     "cloning": "cloned",
 }
-_CAN_BE = frozenset("detection prediction identification measurement prevention quantification monitoring diagnosis".split())
+_CAN_BE = lex.words(
+    "detection prediction identification measurement prevention quantification monitoring diagnosis"
+)
 
 
 def _from_noun_phrase(phrase: str, subtitles: list[str]) -> str:
@@ -202,13 +223,18 @@ def _from_noun_phrase(phrase: str, subtitles: list[str]) -> str:
 
 
 def _compared(phrase: str, _: list[str]) -> str | None:
-    match = re.fullmatch(r"(?:an? )?(?:[\w-]+ ){0,2}comparisons? (?:of|between) (.+?) (?:and|with|to|versus|vs\.?) (.+)", phrase)
+    match = re.fullmatch(
+        r"(?:an? )?(?:[\w-]+ ){0,2}comparisons? (?:of|between) (.+?) (?:and|with|to|versus|vs\.?) (.+)",
+        phrase,
+    )
     if match and " between " not in match[1]:
         where = re.search(r" (?:for|in|on|as|during|after|using|by) .+$", match[2])
         second = match[2][: where.start()] if where else match[2]
         if len(second.split()) < 9 and "," not in match[1]:
             return f"How do {match[1]} and {second} compare{where[0] if where else ''}?"
-    match = re.fullmatch(r"comparing (.+?) (?:and|with|versus|to) (.+?)( (?:as|for|in|on|among|using|by) .+)?", phrase)
+    match = re.fullmatch(
+        r"comparing (.+?) (?:and|with|versus|to) (.+?)( (?:as|for|in|on|among|using|by) .+)?", phrase
+    )
     if match:
         return f"How do {match[1]} and {match[2]} compare{match[3] or ''}?"
     match = re.fullmatch(r"(.+?) (?:versus|vs\.?) (.+?)( (?:for|in|on|as|during|after) .+)?", phrase)
@@ -221,10 +247,15 @@ def _associated(phrase: str, _: list[str]) -> str | None:
     match = re.fullmatch(r"(?:the )?associations? of (.+?) with (.+)", phrase)
     if match and " with " not in match[1]:
         return f"{_be(match[1]).capitalize()} {match[1]} associated with {match[2]}?"
-    match = re.fullmatch(r"(?:the |an? )?(associations?|correlations?|relationships?|relations?|links?) between (.+ and .+)", phrase)
+    match = re.fullmatch(
+        r"(?:the |an? )?(associations?|correlations?|relationships?|relations?|links?) between (.+ and .+)",
+        phrase,
+    )
     if match:
         return f"Is there {_article(match[1].rstrip('s'))} between {match[2]}?"
-    match = re.fullmatch(r"(?:no|lack of) ((?:an? )?(?:association|correlation|relationship|evidence|effect)) (.+)", phrase)
+    match = re.fullmatch(
+        r"(?:no|lack of) ((?:an? )?(?:association|correlation|relationship|evidence|effect)) (.+)", phrase
+    )
     if match:
         return f"Is there {_article(match[1])} {match[2]}?"
     match = re.fullmatch(r"(an?) ([\w -]{0,30}?)(role|link|function) (for|of|between) (.+)", phrase)
@@ -240,8 +271,14 @@ def _article(noun: str) -> str:
 
 
 def _as_something(phrase: str, _: list[str]) -> str | None:
-    match = re.fullmatch(r"(.{3,90}?) as ((?:an?|the) .+|[\w -]{0,30}(?:markers?|biomarkers?|targets?|models?|predictors?)\b.*)", phrase)
-    if not match or re.match(r"(use|application|evaluation|identification|assessment|value|role|utility)\b", match[1]):
+    match = re.fullmatch(
+        r"(.{3,90}?) as ((?:an?|the) .+|[\w -]{0,30}(?:markers?|biomarkers?|targets?|models?|"
+        r"predictors?)\b.*)",
+        phrase,
+    )
+    if not match or re.match(
+        r"(use|application|evaluation|identification|assessment|value|role|utility)\b", match[1]
+    ):
         return None
     complement = match[2]
     return f"{_be(match[1]).capitalize()} {match[1]} {complement}?"
@@ -250,7 +287,8 @@ def _as_something(phrase: str, _: list[str]) -> str | None:
 def _changed(phrase: str, _: list[str]) -> str | None:
     """'Increased X in Y' asks whether X is increased in Y."""
     match = re.fullmatch(
-        r"(increased|reduced|decreased|elevated|impaired|altered|enhanced|diminished|abnormal|disturbed|delayed) (.+?) "
+        r"(increased|reduced|decreased|elevated|impaired|altered|enhanced|diminished|abnormal|disturbed|"
+        r"delayed) (.+?) "
         r"((?:in|after|during|following) .+)",
         phrase,
     )
@@ -262,17 +300,26 @@ def _changed(phrase: str, _: list[str]) -> str | None:
 def _is_it_so(phrase: str, _: list[str]) -> str | None:
     """'X mediated by Y' asks whether X is mediated by Y."""
     match = re.fullmatch(
-        r"(.+?) ((?:associated with|linked to|(?:induced|mediated|regulated|promoted|caused|modulated|triggered|enhanced|"
-        r"driven|facilitated|prevented|inhibited|reduced|improved|activated|suppressed) (?:by|through|via)) .+)",
+        r"(.+?) ((?:associated with|linked to|(?:induced|mediated|regulated|promoted|caused|modulated|"
+        r"triggered|enhanced|"
+        r"driven|facilitated|prevented|inhibited|reduced|improved|activated|suppressed) (?:by|through|"
+        r"via)) .+)",
         phrase,
     )
-    if not match or match[1].startswith(("a ", "an ")) or re.search(rf"\b({'|'.join(lex.PREPOSITIONS)})\b", match[1]):
+    if (
+        not match
+        or match[1].startswith(("a ", "an "))
+        or re.search(rf"\b({'|'.join(lex.PREPOSITIONS)})\b", match[1])
+    ):
         return None
     return f"{_be(match[1]).capitalize()} {match[1]} {match[2]}?"
 
 
 def _evidence(phrase: str, _: list[str]) -> str | None:
-    match = re.fullmatch(r"(?:further |more |new |additional )?((?:[\w-]+ ){0,2}evidence) ((?:for|of|that|against|from) .+)", phrase)
+    match = re.fullmatch(
+        r"(?:further |more |new |additional )?((?:[\w-]+ ){0,2}evidence) ((?:for|of|that|against|from) .+)",
+        phrase,
+    )
     return f"Is there {match[1]} {match[2]}?" if match else None
 
 
@@ -302,7 +349,11 @@ def _passive(phrase: str, _: list[str]) -> str | None:
     if noun in ("treatment", "management", *_CAN_BE) and treated and noun != "expression":
         return f"Can {treated[1]} be {_PASSIVE[noun]} {treated[2]} {treated[3]}?"
     if noun == "expression":
-        return f"{_be(rest).capitalize()} {rest.partition(' in ')[0]} expressed in {rest.partition(' in ')[2]}?" if " in " in rest else None
+        return (
+            f"{_be(rest).capitalize()} {rest.partition(' in ')[0]} expressed in {rest.partition(' in ')[2]}?"
+            if " in " in rest
+            else None
+        )
     place = re.match(r"(.+?) ((?:in|by|for|from|during|after|with|within|using|via|through|at) .+)", rest)
     subject, where = (place[1], " " + place[2]) if place else (rest, "")
     return f"How {_be(subject)} {subject} {_PASSIVE[noun]}{where}?"
@@ -329,10 +380,13 @@ def _what_study_shows(phrase: str, subtitles: list[str]) -> str | None:
 
 
 _STUDYING = re.compile(
-    r"^(?:dissecting|unveiling|defining|assessing|following|exploring|understanding|investigating|characteri[sz]ing|"
-    r"evaluating|examining|revisiting|mapping|tracking|measuring|determining|identifying|deciphering|elucidating|"
+    r"^(?:dissecting|unveiling|defining|assessing|following|exploring|understanding|investigating|"
+    r"characteri[sz]ing|"
+    r"evaluating|examining|revisiting|mapping|tracking|measuring|determining|identifying|deciphering|"
+    r"elucidating|"
     r"unravell?ing|uncovering|revealing|considering|rethinking|studying|analy[sz]ing|estimating|"
-    r"(?:the )?(?:(?:recent|new|current|further|latest|emerging|\w+) )?(?:advances in|progress in|insights? (?:into|on)|updates? on|"
+    r"(?:the )?(?:(?:recent|new|current|further|latest|emerging|\w+) )?(?:advances in|progress in|"
+    r"insights? (?:into|on)|updates? on|"
     r"perspectives? on|advances and challenges in|summary of|introduction to|developments? in|lessons from|"
     r"knowledge of|issues in|concepts (?:in|of)|approaches to)) (?=\w)"
 )
@@ -340,8 +394,10 @@ _STUDYING = re.compile(
 
 _PREPOSITION = rf"(?:{'|'.join(sorted(lex.PREPOSITIONS - {'vs.'}))})"
 _COUNTABLE = (
-    r"(?:approach|method|model|system|route|technique|device|algorithm|framework|sensor|intervention|tool|strategy|"
-    r"platform|assay|pathway|gene|protein|receptor|mutation|case|role|link|program|programme|protocol|complex|"
+    r"(?:approach|method|model|system|route|technique|device|algorithm|framework|sensor|intervention|"
+    r"tool|strategy|"
+    r"platform|assay|pathway|gene|protein|receptor|mutation|case|role|link|program|programme|protocol|"
+    r"complex|"
     r"variant|ligand|site|region|domain|locus|interface|registry|network)"
 )
 
@@ -363,11 +419,19 @@ def _what_is_known(phrase: str, _: list[str]) -> str | None:
         rf"(an?|once|how|why|when|what|using|{'|'.join(lex.PREPOSITIONS - {'in'})})\b", phrase
     ):
         return None
-    if re.search(r"[!\"“”…]", phrase) or has_relative(phrase) or (words[0] == "in" and words[1] not in ("vitro", "vivo")):
+    if (
+        re.search(r"[!\"\u201c\u201d\u2026]", phrase)
+        or has_relative(phrase)
+        or (words[0] == "in" and words[1] not in ("vitro", "vivo"))
+    ):
         return None
     head_of = re.match(r"(?!the |\w+ing )((?:[\w-]+,? ){1,5}?)of ", phrase)
-    countable = re.match(rf"(?!the |\w+ing )(?:(?!{_PREPOSITION}\b)[\w-]+ )*?{_COUNTABLE} {_PREPOSITION}\b", phrase)
-    article = "the " if countable or (head_of and (" and " in head_of[1] or not is_plural(head_of[1]))) else ""
+    countable = re.match(
+        rf"(?!the |\w+ing )(?:(?!{_PREPOSITION}\b)[\w-]+ )*?{_COUNTABLE} {_PREPOSITION}\b", phrase
+    )
+    article = (
+        "the " if countable or (head_of and (" and " in head_of[1] or not is_plural(head_of[1]))) else ""
+    )
     return f"What is known about {article}{phrase}?"
 
 
@@ -378,7 +442,9 @@ def _first_upper(text: str) -> str:
 def _checked(question: str, vocabulary: Vocabulary) -> str:
     """The question, where it stands alone and is whole."""
     question = clean(question)
-    if _PRONOUN.search(question.split(" ", 1)[-1]) and re.search(r"\b(we|our|us|this|these|my|you)\b", question):
+    if _PRONOUN.search(question.split(" ", 1)[-1]) and re.search(
+        r"\b(we|our|us|this|these|my|you)\b", question
+    ):
         raise NotAClaim("the question would speak of 'this' or 'we' and not stand alone")
     if "=" in question:
         raise NotAClaim("the question would hold a formula")

@@ -6,12 +6,17 @@ from mkailin_resources.models.extractive import lexicon as lex
 from mkailin_resources.models.interface import Document
 
 # Other capitalised words of up to three letters are taken for symbols: Gli, Ret, Wnt.
-_SHORT_WORDS = frozenset("non new old use low age sex two six ten one gut rat eye ear how why what who when war red raw dry "
+_SHORT_WORDS = lex.words(
+    "non new old use low age sex two six ten one gut rat eye ear how why what who when war red raw dry "
     "wet hot fat arm leg hip lip sea air day due end far few gas law man men not set top web yes iron sun aim act add "
     "aid big box car dog cat pig cow egg era fit fly gap get hip ice key lab lag lay let log lot map mix net now nut oil "
-    "own pan pay pet pre pro per put run see she skin so tea too toe try via way year young".split())
-_PLACES = re.compile(r"\b(united states|united kingdom|new york|hong kong|new zealand|south (?:africa|korea)|down(?:['’]s)? syndrome)")
-_WORD = re.compile(r"[A-Za-zÀ-ÿ]+")
+    "own pan pay pet pre pro per put run see she skin so tea too toe try via way year young"
+)
+_PLACES = re.compile(
+    r"\b(united states|united kingdom|new york|hong kong|new zealand|south (?:africa|korea)|"
+    r"down(?:['\u2019]s)? syndrome)"
+)
+_WORD = re.compile(r"[A-Za-z\u00c0-\u00ff]+")
 
 
 class Vocabulary:
@@ -19,9 +24,9 @@ class Vocabulary:
 
     def __init__(self, document: Document) -> None:
         text = " ".join(section.text for section in document.sections)
-        self._seen = set(re.findall(r"[A-Za-zÀ-ÿ]+", text))
+        self._seen = set(re.findall(r"[A-Za-z\u00c0-\u00ff]+", text))
         # A capital inside a sentence is a name's own; at a sentence's start it says nothing.
-        inside = re.findall(r"(?<=[a-z0-9,)] )[A-Z][a-zÀ-ÿ]+", text)
+        inside = re.findall(r"(?<=[a-z0-9,)] )[A-Z][a-z\u00c0-\u00ff]+", text)
         self._names = {word.lower() for word in inside if word.lower() not in self._seen}
         self._title = document.title.lower()
         self._long_forms = long_forms(f"{document.title} {text}")
@@ -38,19 +43,26 @@ class Vocabulary:
         if sum(word.isupper() for word in words) > 0.7 * len(words):
             return _WORD.sub(lambda match: self._of_capitals(match[0]), title)
         if sum(word[0].isupper() for word in words) > 0.6 * len(words):
-            title = re.sub(r"[^\s/–—-]+", lambda match: self._lowered(match[0]), title)
-            return _PLACES.sub(lambda match: match[0].title().replace("'S", "'s").replace("Syndrome", "syndrome"), title)
+            title = re.sub(r"[^\s/\u2013\u2014-]+", lambda match: self._lowered(match[0]), title)
+            return _PLACES.sub(
+                lambda match: match[0].title().replace("'S", "'s").replace("Syndrome", "syndrome"), title
+            )
         return title
 
     def mid_sentence(self, text: str) -> str:
         """The start of a sentence as it would stand inside one."""
-        text = re.sub(r"^((?:alpha|beta|gamma|delta|[α-ω])-)([A-Z][a-z]{3,})", lambda m: m[1] + m[2].lower(), text)
-        return re.sub(r"^\W*[^\s/–—-]+", lambda match: self._lowered(match[0]), text)
+        text = re.sub(
+            r"^((?:alpha|beta|gamma|delta|"
+            r"[\u03b1-\u03c9])-)([A-Z][a-z]{3,})",
+            lambda m: m[1] + m[2].lower(),
+            text,
+        )
+        return re.sub(r"^\W*[^\s/\u2013\u2014-]+", lambda match: self._lowered(match[0]), text)
 
     def _lowered(self, word: str) -> str:
         """An ordinary word in lower case; names, acronyms, genes and symbols as they are."""
-        core = re.sub(r"['’]s$", "", re.sub(r"^\W+|\W+$", "", word))
-        if not re.fullmatch(r"[A-Z][a-zà-ÿ]*", core) or (len(core) == 1 and core != "A"):
+        core = re.sub(r"['\u2019]s$", "", re.sub(r"^\W+|\W+$", "", word))
+        if not re.fullmatch(r"[A-Z][a-z\u00e0-\u00ff]*", core) or (len(core) == 1 and core != "A"):
             return word
         if core.lower() in lex.NAMES or (core.lower() in self._names and not _is_function_word(core.lower())):
             return word
@@ -74,7 +86,12 @@ class Vocabulary:
             if re.search(plural, question) and not long.endswith("s"):
                 question = re.sub(plural, long + "s", question, count=1)
             else:
-                question = re.sub(rf"(?<![\w/-]){re.escape(short)}(?![\w/+]|-\d)", lambda _, text=long: text, question, count=1)
+                question = re.sub(
+                    rf"(?<![\w/-]){re.escape(short)}(?![\w/+]|-\d)",
+                    lambda _, text=long: text,
+                    question,
+                    count=1,
+                )
         return question
 
 
@@ -115,7 +132,12 @@ def _best_long_form(short: str, candidate: str) -> str | None:
     start = candidate.rfind(" ", 0, position + 2) + 1
     long = candidate[start:].strip()
     words = long.split()
-    if len(long) <= len(short) or len(words) > len(short) + 2 or short in words or re.search(r"[,()\[\]]", long):
+    if (
+        len(long) <= len(short)
+        or len(words) > len(short) + 2
+        or short in words
+        or re.search(r"[,()\[\]]", long)
+    ):
         return None
     return None if long.endswith("s") and not short.endswith(("s", "S")) else long
 

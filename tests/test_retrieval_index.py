@@ -1,0 +1,345 @@
+"""The index: what searches find, what a killed or concurrent update leaves."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import mkailin_resources.index as index_module
+from mkailin_resources.embeddings import CorpusEncoder
+from mkailin_resources.index import ContextStore, IndexUnavailable, Searcher
+from mkailin_resources.storage import Storage
+
+TEXTS = {
+    1: "Aspirin lowers the risk of stroke in older adults",
+    2: "Statins lower cholesterol and the risk of heart attack",
+    3: "Sleep loss impairs memory in students",
+    4: "Memory training helps students who sleep badly",
+    5: "Vaccination prevents measles outbreaks in schools",
+    6: "Measles immunity wanes in adults without vaccination",
+}
+HOSTILE = [
+    '"', "'; DROP TABLE citations; --", "a:b AND (c", "* OR 1=1", "p53^2 [x TO y]~3", "\x00", "\\", "{}", "?",
+    "肺癌の治療", "Влияет ли сон?", "🧬", "\ud800", "word " * 3000, "x" * 5000,
+]  # fmt: skip
+
+
+def citations(texts: dict[int, str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "pmid": list(texts),
+            "content_hash": [f"{hash_of(text)}" for text in texts.values()],
+            "title": [f"Title {pmid}" for pmid in texts],
+            "text": [f"Title {pmid}\n{text}" for pmid, text in texts.items()],
+            "heading_uis": [[f"D{pmid:06}"] for pmid in texts],
+        },
+        schema={
+            "pmid": pl.Int64,
+            "content_hash": pl.String,
+            "title": pl.String,
+            "text": pl.String,
+            "heading_uis": pl.List(pl.String),
+        },
+    )
+
+
+def hash_of(text: str) -> str:
+    return str(sum(map(ord, text)))
+
+
+def reader(
+    frame: pl.DataFrame, asked: list[int] | None = None
+) -> Callable[[pl.Series], Iterable[pl.DataFrame]]:
+    def read(pmids: pl.Series) -> Iterator[pl.DataFrame]:
+        if asked is not None:
+            asked.extend(pmids)
+        yield from (frame.filter(pmid=pmid) for pmid in pmids if pmid in frame["pmid"])
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def encoder() -> CorpusEncoder:
+    return CorpusEncoder.learn(list(TEXTS.values()))
+
+
+class Index:
+    """A store with its encoder, and the row that the asset would have recorded."""
+
+    def __init__(self, folder: Path, encoder: CorpusEncoder) -> None:
+        storage = Storage(root=str(folder))
+        (folder / "encoder").mkdir(parents=True)
+        encoder.save(folder / "encoder")
+        self.store, self.encoder, self.folder = ContextStore(storage=storage), encoder, folder
+        self.recorded: int | None = None
+
+    def update(self, texts: dict[int, str], asked: list[int] | None = None) -> index_module.IndexUpdate:
+        frame = citations(texts)
+        done = self.store.update(frame, reader(frame, asked), self.encoder, self.recorded)
+        self.recorded = done.table_version
+        return done
+
+    @property
+    def row(self) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                "uri": str(self.store.storage.path("index", self.encoder.fingerprint)),
+                "table_version": self.recorded,
+                "encoder": "corpus",
+                "encoder_uri": str(self.folder / "encoder"),
+                "encoder_fingerprint": self.encoder.fingerprint,
+                "citations": len(TEXTS),
+            }
+        )
+
+    def open(self) -> Searcher:
+        return self.store.open(self.row)
+
+    def held(self) -> dict[int, str]:
+        held = pl.concat(self.store.contents(self.row)).sort("pmid")
+        assert held["pmid"].is_unique().all()
+        return dict(held.select("pmid", "content_hash").iter_rows())
+
+
+def expected(texts: dict[int, str]) -> dict[int, str]:
+    return {pmid: hash_of(text) for pmid, text in sorted(texts.items())}
+
+
+@pytest.fixture
+def index(tmp_path: Path, encoder: CorpusEncoder) -> Index:
+    return Index(tmp_path, encoder)
+
+
+@pytest.fixture(scope="module")
+def searcher(tmp_path_factory: pytest.TempPathFactory, encoder: CorpusEncoder) -> Searcher:
+    index = Index(tmp_path_factory.mktemp("index"), encoder)
+    index.update(TEXTS)
+    return index.open()
+
+
+def test_a_question_finds_its_abstract_first(searcher: Searcher) -> None:
+    hits = searcher.search(["Does vaccination prevent measles?", "Do statins lower cholesterol?"], 2)
+    assert [hit.pmid for hit in hits[0]] == [5, 6]
+    assert hits[1][0].pmid == 2
+    best = hits[0][0]
+    assert (best.found_by, best.content_hash, best.heading_uis) == ("both", hash_of(TEXTS[5]), ("D000005",))
+    assert best.score == pytest.approx(1 / 61 + 1 / 62), "first by one retriever, second by the other"
+
+
+def test_questions_are_searched_alike_alone_and_in_batches(searcher: Searcher) -> None:
+    questions = ["sleep and memory", "stroke", "measles in adults"]
+    alone = [searcher.search([question], 4)[0] for question in questions]
+    assert searcher.search(questions * 300, 4) == alone * 300
+
+
+def test_hostile_questions_break_nothing(searcher: Searcher) -> None:
+    hits = searcher.search([*HOSTILE, "measles"], 3)
+    assert len(hits) == len(HOSTILE) + 1
+    assert hits[-1][0].pmid in (5, 6)
+    quoted = searcher.search(['"measles" AND (vaccination: -prevents', "measles AND vaccination prevents"], 3)
+    assert quoted[0] == quoted[1]
+
+
+@pytest.mark.parametrize("question", ["", "   ", "?!", "the of in", "xyzzy"])
+def test_a_question_without_a_known_word_finds_nothing(searcher: Searcher, question: str) -> None:
+    assert searcher.search([question], 4) == [[]]
+
+
+def test_no_questions_give_no_lists(searcher: Searcher) -> None:
+    assert searcher.search([], 4) == []
+
+
+def test_equal_scores_are_ordered_by_pmid(index: Index) -> None:
+    index.update({pmid: TEXTS[1] for pmid in (9, 7, 8)} | {3: TEXTS[3]})
+    ranked = index.open().rank(["risk of stroke"])[0]
+    assert [found.pmid for found in index.open().search(["risk of stroke"], 3)[0]] == [7, 8, 9]
+    assert [found.pmid for found in ranked] == [7, 8, 9]
+
+
+def test_a_citation_found_by_one_retriever_says_which() -> None:
+    fused = index_module._fused([1, 2], [2, 3])
+    assert [(found.pmid, found.found_by) for found in fused] == [(2, "both"), (1, "dense"), (3, "lexical")]
+    assert [found.score for found in fused] == pytest.approx([1 / 62 + 1 / 61, 1 / 61, 1 / 62])
+
+
+def test_texts_are_the_abstracts_without_the_titles(searcher: Searcher) -> None:
+    texts = searcher.texts([4, 1, 999, 4])
+    assert texts.to_dicts() == [
+        {"pmid": 1, "title": "Title 1", "text": TEXTS[1]},
+        {"pmid": 4, "title": "Title 4", "text": TEXTS[4]},
+    ]
+    assert searcher.texts([]).is_empty()
+
+
+def test_searching_works_inside_a_running_event_loop(searcher: Searcher) -> None:
+    async def in_a_notebook() -> int:
+        return searcher.search(["stroke"], 1)[0][0].pmid
+
+    assert asyncio.run(in_a_notebook()) == 1
+
+
+def test_an_empty_index_is_searched_without_an_error(index: Index) -> None:
+    assert index.update({}).citations == 0
+    assert index.open().search(["stroke", ""], 4) == [[], []]
+
+
+def test_an_update_works_only_on_what_changed(index: Index) -> None:
+    index.update(TEXTS)
+    changed = {pmid: text for pmid, text in TEXTS.items() if pmid != 6} | {
+        2: "Something else",
+        7: "Something new",
+    }
+    asked: list[int] = []
+    done = index.update(changed, asked)
+    assert sorted(asked) == [2, 7]
+    assert (done.added, done.replaced, done.removed, done.citations) == (1, 1, 1, 6)
+    assert index.held() == expected(changed)
+
+
+def test_an_update_without_changes_keeps_the_version(index: Index) -> None:
+    before = index.update(TEXTS).table_version
+    asked: list[int] = []
+    done = index.update(TEXTS, asked)
+    assert (done.table_version, done.added, done.replaced, done.removed, asked) == (before, 0, 0, 0, [])
+
+
+def test_an_updated_index_ranks_as_a_rebuilt_one(tmp_path: Path, encoder: CorpusEncoder) -> None:
+    updated, rebuilt = Index(tmp_path / "updated", encoder), Index(tmp_path / "rebuilt", encoder)
+    updated.update({1: "Measles and measles again", 9: TEXTS[5], 5: TEXTS[5], 2: TEXTS[2]})
+    updated.update(dict(list(TEXTS.items())[2:]))
+    updated.update(TEXTS)
+    rebuilt.update(TEXTS)
+    assert updated.held() == rebuilt.held()
+    questions = [*TEXTS.values(), "measles", "adults", "risk of sleep"]
+    assert updated.open().rank(questions) == rebuilt.open().rank(questions)
+    assert scores(updated.open()) == scores(rebuilt.open())
+
+
+def scores(searcher: Searcher) -> list[tuple[int, float]]:
+    """BM25 scores, which change with the statistics of the whole index."""
+    from lancedb.query import MatchQuery
+
+    query = searcher._table.query().nearest_to_text(MatchQuery("measles in adults", "text"))
+    frame = index_module._wait(index_module._frame(query.select(["pmid", "_score"])))
+    return sorted(frame.iter_rows())
+
+
+def test_a_citation_whose_text_nobody_has_is_named_and_the_others_are_indexed(index: Index) -> None:
+    wanted = citations(TEXTS)
+    done = index.store.update(wanted, reader(wanted.filter(pl.col("pmid") != 4)), index.encoder, None)
+    assert (done.unread, done.citations, done.added) == ((4,), 5, 5)
+
+
+def test_searches_see_the_recorded_version_while_an_update_is_under_way(index: Index) -> None:
+    index.update(TEXTS)
+    seen: list[list[int]] = []
+    after = citations({8: "Measles measles measles"})
+
+    def read(pmids: pl.Series) -> Iterator[pl.DataFrame]:
+        yield after
+        seen.append([hit.pmid for hit in index.open().search(["measles"], 9)[0]])
+
+    index.store.update(after, read, index.encoder, index.recorded)
+    assert [sorted(pmids) for pmids in seen] == [[5, 6]]
+    assert sorted(hit.pmid for hit in index.open().search(["measles"], 9)[0]) == [5, 6]
+
+
+UPDATE = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_retrieval_index import Index, TEXTS, citations, hash_of
+from mkailin_resources.embeddings import CorpusEncoder
+from mkailin_resources.index import ContextStore
+from mkailin_resources.storage import Storage
+
+frame = citations({texts!r})
+def read(pmids):
+    for place, pmid in enumerate(pmids):
+        if place == {after}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield frame.filter(pmid=pmid)
+store = ContextStore(storage=Storage(root={root!r}))
+done = store.update(frame, read, CorpusEncoder.load(Path({root!r}) / "encoder"), {recorded})
+print(done.table_version)
+"""
+
+
+def process(index: Index, texts: dict[int, str], kill_after: int) -> "subprocess.Popen[bytes]":
+    script = UPDATE.format(
+        tests=str(Path(__file__).parent),
+        texts=texts,
+        after=kill_after,
+        root=str(index.folder),
+        recorded=index.recorded,
+    )
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_a_killed_update_is_invisible_and_the_next_one_repairs_it(index: Index) -> None:
+    index.update(TEXTS)
+    before = index.held()
+    changed = {pmid: f"{text}, revised" for pmid, text in TEXTS.items() if pmid != 6} | {7: "Something new"}
+    killed = process(index, changed, kill_after=2)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    head = index_module._held(index_module._head(index.row.item(0, "uri"), index.encoder.dimension))
+    assert head.height == 2, "it was killed in the middle"
+    assert index.held() == before
+    assert index.open().search(["measles"], 1)[0][0].content_hash in before.values()
+
+    asked: list[int] = []
+    index.update(changed, asked)
+    assert sorted(asked) == [3, 4, 5, 7], "what the killed update had added is kept"
+    assert index.held() == expected(changed)
+
+
+def test_two_updates_at_once_both_finish_with_one_whole_index(index: Index) -> None:
+    both = [process(index, TEXTS, kill_after=-1) for _ in range(2)]
+    for updating in both:
+        printed, errors = updating.communicate()
+        assert updating.returncode == 0, errors.decode()
+        index.recorded = int(printed)
+        assert index.held() == expected(TEXTS)
+
+
+def test_old_versions_go_but_never_the_recorded_one(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_KEEP_VERSIONS", timedelta(0))
+    monkeypatch.setattr(index_module, "_CLOCK_JUMP", timedelta(seconds=0.01))
+    index.update(TEXTS)
+    first_row = index.row
+    done = index.update({1: "a new text"})
+    assert index.store.open(first_row).search(["measles"], 1)[0], "recorded when the update began"
+    assert index.recorded == done.table_version
+    index.update({2: "another text"})
+    assert index.open().search(["another text"], 1)[0]
+    with pytest.raises(IndexUnavailable, match="materialize context_index again"):
+        index.store.open(first_row)
+
+
+def test_a_large_index_is_searched_approximately_with_the_same_best_hits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_ROWS_SEARCHED_EXACTLY", 1_000)
+    rng = np.random.default_rng(0)
+    vocabulary = [f"w{number}" for number in range(400)]
+    texts = {pmid: " ".join(rng.choice(vocabulary, 12)) for pmid in range(1, 2_001)}
+    index = Index(tmp_path, CorpusEncoder.learn(list(texts.values())))
+    frame = citations(texts)
+    index.recorded = index.store.update(frame, lambda pmids: [frame], index.encoder, None).table_version
+    row = index.row.with_columns(citations=pl.lit(len(texts)))
+    searcher = index.store.open(row)
+    exact = Searcher(searcher._table, index.encoder, exact=True)
+    assert searcher._vectors is None
+    questions = [texts[pmid] for pmid in range(1, 41)] + [""]
+    found, right = searcher.dense(questions, 100), exact.dense(questions, 100)
+    assert [pmids[:1] for pmids in found] == [pmids[:1] for pmids in right]
+    recall = [len(set(a) & set(b)) / 100 for a, b in zip(found, right, strict=True) if b]
+    assert np.mean(recall) > 0.9

@@ -1,0 +1,55 @@
+"""A training corpus of invented examples, small enough to train on in seconds."""
+
+import polars as pl
+
+from mkailin_assets.corpus.tables import TrainingExample
+
+SUBSTANCES = ("amarin", "belosol", "corvane", "delphine", "esterol", "folanib")
+CONDITIONS = ("pain", "fever", "cough", "fatigue", "nausea")
+
+
+def training_examples(
+    train: int = 24, validation: int = 6, test: int = 2, decision: str = "no"
+) -> pl.DataFrame:
+    """A TrainingExample table with so many rows a split, each answered by the same decision."""
+    splits = ["train"] * train + ["validation"] * validation + ["test"] * test
+    rows = []
+    for index, split in enumerate(splits):
+        substance, condition = SUBSTANCES[index % len(SUBSTANCES)], CONDITIONS[index % len(CONDITIONS)]
+        rows.append(
+            training_example(
+                90000001 + index,
+                split,
+                question=f"Does {substance} relieve {condition}?",
+                context=f"We gave {substance} or placebo to {20 + index} patients with {condition}.",
+                decision=decision,
+                long_answer=f"{substance.title()} was no better than placebo against {condition}.",
+            )
+        )
+    return pl.DataFrame(rows, schema=TrainingExample.create_empty().schema)
+
+
+def training_example(
+    pmid: int, split: str, *, question: str, context: str, decision: str, long_answer: str
+) -> dict[str, object]:
+    """One row, its messages worded as `training_corpus` words them."""
+    asked = f"Context: {context}\n\nQuestion: {question}\n\nAnswer yes, no or maybe, then explain."
+    return {
+        "example_id": f"example-{pmid}",
+        "pmid": pmid,
+        "pubmed_file": "pubmed26n0001",
+        "branch": "C23",
+        "split": split,
+        "question": question,
+        "context": context,
+        "long_answer": long_answer,
+        "decision": decision,
+        "pretraining_text": f"{context}\n\n{question}",
+        "messages": [
+            {"role": "user", "content": asked},
+            {"role": "assistant", "content": f"{decision}. {long_answer}"},
+        ],
+        "generator": "a test",
+        "answerer": "a test",
+        "prompt_version": "1",
+    }
