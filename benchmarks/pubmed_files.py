@@ -33,7 +33,9 @@ class _Words:
 
     def __init__(self, chance: random.Random, size: int = 6000) -> None:
         self._chance = chance
-        self._words = sorted({"".join(chance.choices(_SYLLABLES, k=chance.randint(1, 5))) for _ in range(size)})
+        self._words = sorted(
+            {"".join(chance.choices(_SYLLABLES, k=chance.randint(1, 5))) for _ in range(size)}
+        )
         chance.shuffle(self._words)
         total, self._weights = 0.0, []
         for rank in range(len(self._words)):
@@ -76,7 +78,9 @@ def _parts(citations: int, chance: random.Random, first_pmid: int) -> Iterator[s
     yield _PROLOG
     for pmid in range(first_pmid, first_pmid + citations):
         yield _citation(pmid, chance, words, headings, qualifiers)
-    deleted = "".join(f'<PMID Version="1">{first_pmid + citations + n}</PMID>\n' for n in range(citations // 200))
+    deleted = "".join(
+        f'<PMID Version="1">{first_pmid + citations + n}</PMID>\n' for n in range(citations // 200)
+    )
     yield f"<DeleteCitation>\n{deleted}</DeleteCitation>\n" if deleted else ""
     yield "</PubmedArticleSet>\n"
 
@@ -91,7 +95,9 @@ def _citation(
     year = chance.randint(1975, 2025)
     doi = f"10.{chance.randint(1000, 9999)}/{words.some(1)[0]}.{year}.{chance.randint(1, 99999)}"
     journal = words.name(chance.randint(2, 5))
-    date = f"<Year>{year}</Year><Month>{chance.randint(1, 12):02d}</Month><Day>{chance.randint(1, 28):02d}</Day>"
+    date = (
+        f"<Year>{year}</Year><Month>{chance.randint(1, 12):02d}</Month><Day>{chance.randint(1, 28):02d}</Day>"
+    )
     published = (
         f"<MedlineDate>{year} Nov-Dec</MedlineDate>"
         if chance.random() < 0.04
@@ -102,7 +108,11 @@ def _citation(
         f'<PubMedPubDate PubStatus="{status}">{date}<Hour>6</Hour><Minute>0</Minute></PubMedPubDate>'
         for status in ("received", "accepted", "pubmed", "medline", "entrez")
     )
-    pmc = f'<ArticleId IdType="pmc">PMC{chance.randint(1, 9999999)}</ArticleId>' if chance.random() < 0.25 else ""
+    pmc = (
+        f'<ArticleId IdType="pmc">PMC{chance.randint(1, 9999999)}</ArticleId>'
+        if chance.random() < 0.25
+        else ""
+    )
     return (
         f'<PubmedArticle><MedlineCitation Status="MEDLINE" Owner="NLM" IndexingMethod="Manual">'
         f'<PMID Version="1">{pmid}</PMID><DateCompleted>{date}</DateCompleted><DateRevised>{date}</DateRevised>'

@@ -1,5 +1,6 @@
 """From a table's schema to Dagster: the type checked at asset boundaries and the columns the UI shows."""
 
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -18,15 +19,21 @@ def table(schema: type[dy.Schema]) -> dict[str, Any]:
     A single-run backfill returns a table per partition, in a dict; each is checked.
     """
     return {
-        "dagster_type": dg.DagsterType(
-            name=schema.__name__,
-            description=schema.__doc__,
-            typing_type=pl.DataFrame,
-            type_check_fn=lambda _, value: _check(schema, value),
-        ),
+        "dagster_type": _dagster_type(schema),
         "metadata": {"dagster/column_schema": column_schema(schema)},
         "owners": ["team:m-kailin"],
     }
+
+
+@cache
+def _dagster_type(schema: type[dy.Schema]) -> dg.DagsterType:
+    # Cached, since Dagster refuses two types of one name.
+    return dg.DagsterType(
+        name=schema.__name__,
+        description=schema.__doc__,
+        typing_type=pl.DataFrame,
+        type_check_fn=lambda _, value: _check(schema, value),
+    )
 
 
 def _check(schema: type[dy.Schema], value: object) -> dg.TypeCheck:

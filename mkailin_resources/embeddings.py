@@ -121,12 +121,19 @@ class CorpusEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> "CorpusEncoder":
-        """What `save` wrote, with bit-identical vectors."""
+        """What `save` wrote, with bit-identical vectors; `EncoderError` if it is damaged."""
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        weights = load_file(str(folder / _WEIGHTS))
-        vocabulary = json.loads((folder / _VOCABULARY).read_text())
-        return cls(vocabulary, weights["idf"], weights["components"])
+        try:
+            weights = load_file(str(folder / _WEIGHTS))
+            vocabulary = json.loads((folder / _VOCABULARY).read_text())
+            return cls(vocabulary, weights["idf"], weights["components"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise EncoderError(
+                f"loading the encoder in {folder}: {error}; materialize retriever_checkpoint and "
+                "context_index again"
+            ) from error
 
 
 def _vectorizer(**options: Any) -> "TfidfVectorizer":

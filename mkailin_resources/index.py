@@ -248,7 +248,7 @@ class Searcher:
 def _difference(held: pl.DataFrame, wanted: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
     """PMIDs to remove (outdated, gone or there twice), and then rows (pmid, content_hash) to add."""
     wanted = wanted.select("pmid", "content_hash")
-    right = held.filter(pl.col("pmid").is_unique()).join(wanted, on=["pmid", "content_hash"], how="semi")
+    right = held.join(wanted, on=["pmid", "content_hash"], how="semi")
     stale = held.join(right, on="pmid", how="anti")["pmid"].unique().sort()
     return stale, wanted.join(right, on="pmid", how="anti").sort("pmid")
 

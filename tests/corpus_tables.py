@@ -10,7 +10,6 @@ from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.pubmed.tables import CurrentCitation
 from mkailin_assets.questions.tables import CandidateContexts
 
-# Questions that share too little to be near-duplicates of each other.
 TOPICS = (
     "zinc tablets shorten the common cold",
     "walking after meals lowers glucose",
@@ -27,7 +26,8 @@ TOPICS = (
 
 def qa(pmid: int, **changes: Any) -> dict[str, Any]:
     """A generated pair of a citation, answered from its own abstract."""
-    topic = f"{TOPICS[pmid % len(TOPICS)]} {pmid // len(TOPICS) or ''}".strip()
+    # A long number apart, two questions on one topic are no near-duplicates.
+    topic = f"{TOPICS[pmid % len(TOPICS)]} in trial {pmid * 7919}"
     row = {
         "pmid": pmid,
         "branch": "C04",

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,18 @@ def cut(after: int) -> Fault:
 
     def answer(handler: "_Handler") -> None:
         handler.send_file(limit=after)
+
+    return answer
+
+
+def once(ready: Callable[[], bool], fault: Fault) -> Fault:
+    """Wait until something is so (20 s at most), then fail."""
+
+    def answer(handler: "_Handler") -> None:
+        deadline = time.monotonic() + 20
+        while not ready() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        fault(handler)
 
     return answer
 

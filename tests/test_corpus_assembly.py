@@ -162,10 +162,12 @@ def test_a_single_decision_has_nothing_to_be_balanced_against() -> None:
 
 
 def test_a_growing_corpus_keeps_its_splits_and_its_balanced_rows() -> None:
-    rows = [qa(pmid, decision="no" if pmid % 5 == 0 else "yes") for pmid in range(1, 41)]
-    small, _ = assembled(*rows[:20], max_decision_share=0.5)
-    # What arrives adds as much of either decision, so no place is lost.
-    large, _ = assembled(*rows[:20], *(row | {"decision": "no"} for row in rows[20:]), max_decision_share=0.5)
+    rows = [qa(pmid, decision="no" if pmid % 5 == 0 else "yes") for pmid in range(1, 21)]
+    small, _ = assembled(*rows, max_decision_share=0.5)
+    assert Counter(small["decision"]) == {"no": 4, "yes": 4}
+    arrived = [qa(pmid, decision="no") for pmid in range(21, 31)]
+    large, _ = assembled(*rows, *arrived, max_decision_share=0.5)
+    assert Counter(large["decision"]) == {"no": 14, "yes": 14}
     kept = small.join(large, on=["example_id", "split", "pretraining_text"], how="semi")
     assert kept.height == small.height
 

@@ -6,7 +6,7 @@ import pytest
 
 from mkailin_assets.corpus.duplicates import duplicates, jaccard, shingles
 
-WORDS = "zinc iron walking asthma glucose children adults sleep pressure trial of in with and".split()
+WORDS = ("zinc", "iron", "walking", "asthma", "glucose", "children", "adults", "sleep", "of", "in", "with")
 
 
 def near_copies(rng: random.Random) -> list[str]:

@@ -6,31 +6,11 @@ import sys
 
 import dagster as dg
 import pytest
+from lineage import LINEAGE
 
 from mkailin_assets.definitions import definitions
 from mkailin_assets.partitions import MESH_BRANCH_NAMES
 from mkailin_resources.profiles import InvalidSetting, Settings
-
-LINEAGE = [
-    "mesh_release",
-    "mesh_descriptors",
-    "mesh_information_content",
-    "raw_pubmed",
-    "pubmed_citations",
-    "current_citations",
-    "branch_citations",
-    "retriever_checkpoint",
-    "context_index",
-    "candidate_questions",
-    "candidate_contexts",
-    "cold_start_preferences",
-    "generated_qa",
-    "evaluated_qa",
-    "training_corpus",
-    "corpus_exclusions",
-    "finetuned_checkpoint",
-    "benchmark_report",
-]
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from distillation import REPOSITORY, Distilled, distill, sample_environment
+from lineage import LINEAGE
 
 from mkailin_assets.distill import unbroken
-from tests.conftest import REPOSITORY, Distilled, distill, sample_environment
-from tests.test_definitions import LINEAGE
 
 BRANCHES = ["C04", "C10", "F03"]
 BRANCH_TABLES = [

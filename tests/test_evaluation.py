@@ -257,6 +257,13 @@ def test_a_long_abstract_does_not_push_the_question_out(checkpoint: Path) -> Non
     assert predict_with_model("base", *load_base(checkpoint), [item], "reasoning_required").decisions
 
 
+def test_a_question_too_long_for_the_model_counts_as_maybe_and_is_told(checkpoint: Path) -> None:
+    items = [_item(), _item(91000002, QUESTION="Why, " * 400 + "?")]
+    found = predict_with_model("finetuned", *load_finetuned(checkpoint), items, "question_only")
+    assert found.decisions == ["no", "maybe"]
+    assert "more than" in found.failures[91000002]
+
+
 def test_a_question_is_asked_as_the_corpus_asks_it() -> None:
     [example] = training_examples(1, 0, 0).iter_rows(named=True)
     item = _item(QUESTION=example["question"], CONTEXTS=[example["context"]], LABELS=[])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import NlmServer, cut, instead, nlm_server, status
+from servers import NlmServer, cut, instead, nlm_server, once, status
 
 from mkailin_resources.nlm import MESH_URL, PUBMED_URL, FetchedFile, NlmError, NlmServers
 from mkailin_resources.storage import Storage
@@ -411,7 +411,10 @@ print(nlm.fetch_pubmed(Storage(root=sys.argv[2]), sys.argv[3], logging.getLogger
 def test_two_runs_of_one_file_at_once_both_finish_with_one_whole_file(
     server: NlmServer, storage: Storage
 ) -> None:
-    server.faults[NAME] = [cut(100_000)] * 10
+    def both_run() -> bool:
+        return len(server.asked(f"{NAME}.md5")) == 2
+
+    server.faults[NAME] = [once(both_run, cut(100_000)), *[cut(100_000)] * 9]
     command = [sys.executable, "-c", FETCH, server.url, storage.root, KEY]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert {run.communicate()[0].strip() for run in runs} == {hashlib.sha256(BODY).hexdigest()}

@@ -159,14 +159,16 @@ def test_the_margin_decides_what_a_tie_is() -> None:
     pair = [candidate(1, "domain", ["D000003"]), candidate(1, "general", ["D000004"])]
     assert preferred(*pair, margin=0)["kept"].all()
     assert not preferred(*pair, margin=1)["kept"].any()
+    equal = [candidate(1, role, ["D000004"]) for role in ("domain", "general")]
+    assert preferred(*equal, margin=0)["reason"].to_list() == ["tie: the scores are within 0"]
 
 
 def test_every_citation_has_one_row_whatever_the_order_of_its_candidates() -> None:
     rows = [candidate(pmid, role, ["D000004"]) for pmid in (3, 1, 2) for role in ("general", "domain")]
     rows[0]["contexts"], rows[3]["contexts"] = [], []
     forwards, backwards = preferred(*rows), preferred(*reversed(rows))
-    assert sorted(forwards["pmid"]) == [1, 2, 3]
-    assert forwards.sort("pmid").equals(backwards.sort("pmid"))
+    assert forwards["pmid"].to_list() == [1, 2, 3]
+    assert forwards.equals(backwards)
 
 
 def test_a_branch_without_candidates_has_an_empty_table() -> None:

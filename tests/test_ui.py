@@ -7,10 +7,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_ui import dagster_ui
+from distillation import Distilled
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.conftest import Distilled
-from tests.dagster_ui import dagster_ui
 
 CHROMIUM = shutil.which("chromium")
 RUN_SECONDS = 120

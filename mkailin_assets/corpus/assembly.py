@@ -37,8 +37,8 @@ def assemble(
 
     `evaluated` holds an `EvaluatedQA` table for each branch, `current` is `CurrentCitation`, `benchmark`
     has `pmid` and `question` of each benchmark item. Every row comes out once: in the corpus, or with the
-    first stage that refused it and why. Earlier PMIDs win over later duplicates, and places that the
-    decision cap leaves are given in the order of a hash of the PMID, so that growth moves little.
+    first stage that refused it and why. Earlier PMIDs win over later duplicates, and the places
+    that the decision cap leaves go by a hash of the PMID, so that growth moves little.
     Memory grows with the text of all branches.
     """
     frames = [EvaluatedQA.create_empty().lazy(), *evaluated.values()]
@@ -50,7 +50,7 @@ def assemble(
         "duplicate": lambda left: repeated(left, rules.min_duplicate_similarity),
         "balance": lambda left: over_represented(left, rules.max_decision_share),
     }
-    excluded = [CorpusExclusion.create_empty()]
+    excluded: list[pl.DataFrame] = [CorpusExclusion.create_empty()]
     for stage, refuse in stages.items():
         reasons = refuse(rows)
         out = rows.with_columns(stage=pl.lit(stage), reason=reasons).filter(reasons.is_not_null())

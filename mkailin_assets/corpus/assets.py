@@ -108,7 +108,7 @@ def assembled_corpus(
     benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
     corpus, exclusions = assemble(evaluated_qa, current_citations, benchmark, config)
     missing = [branch for branch in MESH_BRANCH_NAMES if branch not in evaluated_qa]
-    about = {
+    about: dict[str, Any] = {
         "pairs_evaluated": corpus.height + exclusions.height,
         "branches": len(evaluated_qa),
         "branches_without_pairs": f"{len(missing)} of {len(MESH_BRANCH_NAMES)}: {', '.join(missing)}",

@@ -20,7 +20,8 @@ def contamination(rows: pl.DataFrame, benchmark: pl.DataFrame) -> pl.Series:
     long_questions = questions.filter(questions.str.count_matches(" ") > NGRAM_WORDS).implode()
     runs = pl.Series(sorted(ngrams(questions)), dtype=pl.String).implode()
     asked = normalised(pl.col("question"))
-    asking = pl.concat_str(asked, normalised(pl.col("title")), separator="|", ignore_nulls=True)
+    # Two blanks where they meet: no run of words goes from one into the other.
+    asking = pl.concat_str(asked, normalised(pl.col("title")), ignore_nulls=True)
     return rows.select(
         pl.when(pl.col("pmid").is_in(pmids))
         .then(pl.lit("the source is a benchmark citation"))

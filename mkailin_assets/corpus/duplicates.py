@@ -7,7 +7,7 @@ from itertools import chain
 
 SHINGLE_CHARACTERS = 5
 # Rare shingles that two questions must share before they are compared whole.
-_SHARED = 4
+_SHARED = 6
 
 
 def duplicates(questions: Sequence[str], similarity: float) -> list[int | None]:

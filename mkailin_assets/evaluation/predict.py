@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mkailin_assets.corpus.tables import DECISIONS
 from mkailin_assets.evaluation.pubmedqa import PubMedQAItem
-from mkailin_assets.training.encoding import Message, encode_prompt
+from mkailin_assets.training.encoding import Message, QuestionTooLong, encode_prompt
 from mkailin_assets.training.finetune import one_thread
 from mkailin_resources.models.interface import (
     Answer,
@@ -78,23 +78,29 @@ def predict_with_model(
     """The decision that a causal language model would most likely begin its answer with.
 
     Log-likelihood of each decision after the prompt it was trained on, divided by the decision's tokens.
-    A context too long for the model loses its end, the question nothing; raises `QuestionTooLong`.
+    A context too long for the model loses its end; a question too long counts as maybe and as a failure.
     """
     import torch
 
     decisions = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in DECISIONS]
     limit = model.config.max_position_embeddings - max(len(tokens) for tokens in decisions)
-    prompts = [encode_prompt(tokenizer, *chat(item, protocol), limit) for item in items]
+    prompts: dict[int, list[int]] = {}
+    failures: dict[int, str] = {}
+    for index, item in enumerate(items):
+        try:
+            prompts[index] = encode_prompt(tokenizer, *chat(item, protocol), limit)
+        except QuestionTooLong as error:
+            failures[item.pmid] = str(error)
     # Prompts of like length share a batch, so that little of it is padding.
-    by_length = sorted(range(len(items)), key=lambda index: len(prompts[index]))
-    chosen = [""] * len(items)
+    by_length = sorted(prompts, key=lambda index: len(prompts[index]))
+    chosen = ["maybe"] * len(items)
     with torch.inference_mode(), one_thread():
-        for start in range(0, len(items), _BATCH):
+        for start in range(0, len(by_length), _BATCH):
             batch = by_length[start : start + _BATCH]
             scores = decision_scores(model, [prompts[index] for index in batch], decisions)
             for index, best in zip(batch, scores.argmax(dim=1).tolist(), strict=True):
                 chosen[index] = DECISIONS[best]
-    return Predictions(name, protocol, chosen, {})
+    return Predictions(name, protocol, chosen, failures)
 
 
 def chat(item: PubMedQAItem, protocol: Protocol) -> tuple[list[Message], str]:

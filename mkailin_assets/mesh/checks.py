@@ -106,7 +106,9 @@ def agrees_with_tree_file(
     return _nothing_in(lines, "differences", dg.AssetCheckSeverity.WARN)
 
 
-@dg.asset_check(asset=mesh_information_content)
+@dg.asset_check(
+    asset=mesh_information_content, additional_ins={"mesh_descriptors": dg.AssetIn("mesh_descriptors")}
+)
 def content_grows_downwards(
     mesh_descriptors: pl.DataFrame, mesh_information_content: pl.DataFrame
 ) -> dg.AssetCheckResult:

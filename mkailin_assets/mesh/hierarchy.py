@@ -150,9 +150,7 @@ class MeshHierarchy:
 
     def intrinsic_ic(self) -> Mapping[str, float]:
         """Seco et al. 2004: 1 - ln(1 + descendants) / ln(descriptors): 1 for a leaf, 0 for a root of all."""
-        if len(self.uis) == 1:
-            return MappingProxyType({self.uis[0]: 1.0})
-        ic = 1 - np.log1p(self._descendants) / math.log(max(len(self.uis), 2))
+        ic = np.maximum(0, 1 - np.log1p(self._descendants) / math.log(max(len(self.uis), 2)))
         return MappingProxyType(dict(zip(self.uis, ic.tolist(), strict=True)))
 
     def _parents_and_roots(self) -> tuple[list[tuple[int, ...]], list[int]]:

@@ -56,12 +56,16 @@ def prefer_by_mesh(
         .with_columns(margin=pl.col("chosen_score") - pl.col("rejected_score"))
         .with_columns(reason=drop_reason(rules))
     )
-    return pairs.with_columns(
-        kept=pl.col("reason").is_null(),
-        measure=pl.lit(rules.measure),
-        ic_source=pl.lit(rules.ic_source),
-        ic_snapshot=pl.lit(ic_snapshot),
-    ).select(ColdStartPreference.create_empty().columns)
+    return (
+        pairs.with_columns(
+            kept=pl.col("reason").is_null(),
+            measure=pl.lit(rules.measure),
+            ic_source=pl.lit(rules.ic_source),
+            ic_snapshot=pl.lit(ic_snapshot),
+        )
+        .select(ColdStartPreference.create_empty().columns)
+        .sort("pmid")
+    )
 
 
 def question_scores(contexts: pl.DataFrame, similarity: HeadingSimilarity) -> pl.DataFrame:
@@ -107,8 +111,8 @@ def drop_reason(rules: ColdStartRules) -> pl.Expr:
 
 def describe_snapshot(descriptors: pl.DataFrame, information_content: pl.DataFrame) -> str:
     """The MeSH year and the number of citations behind the scores, for people to read."""
-    year, citations = descriptors["release_year"].first(), information_content["all_citations"].first()
-    return f"MeSH {year}, {citations:,} citations"
+    citations = information_content.item(0, "all_citations")
+    return f"MeSH {descriptors.item(0, 'release_year')}, {citations:,} citations"
 
 
 def _named(questions: pl.DataFrame, verdict: str) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Reads one of NLM's PubMed files: citations, deleted PMIDs, and the records that could not be read.
 
-The decompressed stream is cut into records, and each is parsed by itself: no tree of the file stands in memory,
-and a malformed record costs nothing but itself. No DTD is loaded, no entity resolved, nothing fetched.
+The decompressed stream is cut into records, and each is parsed by itself: no tree of the file stands in
+memory, and a malformed record costs nothing but itself. No DTD is loaded, no entity resolved, nothing fetched.
 """
 
 import gzip
@@ -33,11 +33,12 @@ _PROLOG = re.compile(
 )
 _INTERNAL_SUBSET = re.compile(rb"<!DOCTYPE[^>\[]*\[")
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([^\"']*)")
-# NLM promises 1 to 8 digits and no leading zero; one digit of room, more is a mistake.
-_PMID = re.compile(r"[1-9][0-9]{0,8}")
-_PMID_IN_PIECES = re.compile(rb"<MedlineCitation[^>]*>\s*<PMID[^>]*>\s*([1-9][0-9]{0,8})\s*</PMID>")
+# As NLM defines them: 1 to 8 digits, no leading zero.
+_PMID = re.compile(r"[1-9][0-9]{0,7}")
+_PMID_IN_PIECES = re.compile(rb"<MedlineCitation[^>]*>\s*<PMID[^>]*>\s*([1-9][0-9]{0,7})\s*</PMID>")
 _VERSION = re.compile(r"[0-9]{1,4}")
 _YEAR = re.compile(r"[12][0-9]{3}")
+_EXPONENT = re.compile(r"[-+\u2013\u2212]?[0-9]")
 _SPACES = re.compile(r"[ \t\r\n]+")
 
 _PARSER = etree.XMLParser(
@@ -72,7 +73,7 @@ class UnreadablePubmedFile(ValueError):
     """The file as a whole is no intact PubMed file; nothing of it was loaded."""
 
     def __init__(self, name: str, cause: str) -> None:
-        super().__init__(f"{name}: {cause}; nothing of it was loaded, materialize raw_pubmed to fetch it again")
+        super().__init__(f"{name}: {cause}; nothing was loaded, materialize raw_pubmed to fetch it again")
 
 
 class _Unusable(ValueError):
@@ -80,7 +81,7 @@ class _Unusable(ValueError):
 
 
 class _Row(NamedTuple):
-    """A row of `PubmedRecord`, nested values as tuples in the order of their fields."""
+    """A row of `PubmedRecord`; a list of structs is a tuple of lists, one for each field."""
 
     record: str
     position: int
@@ -89,16 +90,16 @@ class _Row(NamedTuple):
     status: str | None = None
     title: str | None = None
     vernacular_title: str | None = None
-    abstract: Sequence[tuple[str | None, str | None, str]] = ()
+    abstract: Sequence[Sequence[Any]] = ((), (), ())
     language: Sequence[str] = ()
-    publication_types: Sequence[tuple[str | None, str]] = ()
+    publication_types: Sequence[Sequence[Any]] = ((), ())
     year: int | None = None
     journal: str | None = None
-    headings: Sequence[tuple[str | None, str, bool, Sequence[str]]] = ()
+    headings: Sequence[Sequence[Any]] = ((), (), (), ())
     keywords: Sequence[str] = ()
     doi: str | None = None
     pmc: str | None = None
-    comments_corrections: Sequence[tuple[str, int | None]] = ()
+    comments_corrections: Sequence[Sequence[Any]] = ((), ())
     retracted: bool | None = None
     content_hash: str | None = None
     cause: str | None = None
@@ -112,7 +113,9 @@ def read_pubmed_file(file: BinaryIO, name: str) -> pl.DataFrame:
     older MedlineCitationSet. A record that cannot be read becomes a quarantined row with cause and raw text.
     Raises `UnreadablePubmedFile` for a file that is empty, truncated, corrupt, hostile or not from PubMed.
     """
-    tables, rows, position = [PubmedRecord.create_empty()], list[_Row](), 0
+    tables: list[pl.DataFrame] = [PubmedRecord.create_empty()]
+    rows: list[_Row] = []
+    position = 0
     try:
         for tag, text in _records(_decompressed(file), name):
             found = _read(tag, text, position)
@@ -138,7 +141,11 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
     """Cut what stands below the root into (tag, text); what is no record has an empty tag."""
     root, buffer = _after_root(stream, name)
     boundary = re.compile(
-        rb"<(?:(" + _RECORD_OF_ROOT[root] + rb"|PubmedBookArticle|DeleteCitation)(?=[\s/>])|/" + root + rb"\s*>)"
+        rb"<(?:("
+        + _RECORD_OF_ROOT[root]
+        + rb"|PubmedBookArticle|DeleteCitation)(?=[\s/>])|/"
+        + root
+        + rb"\s*>)"
     )
     at, final = 0, False
     while True:
@@ -193,7 +200,7 @@ def _after_root(stream: BinaryIO, name: str) -> tuple[bytes, bytes]:
     if not head.strip():
         raise UnreadablePubmedFile(name, "the file is empty")
     if _INTERNAL_SUBSET.search(head):
-        raise UnreadablePubmedFile(name, "its DOCTYPE declares entities of its own (internal DTD subset): refused")
+        raise UnreadablePubmedFile(name, "its DOCTYPE has an internal subset, which could declare entities")
     start = _PROLOG.match(head)
     if start is None:
         raise UnreadablePubmedFile(name, f"it is not XML, it begins with {head[:40]!r}")
@@ -203,7 +210,7 @@ def _after_root(stream: BinaryIO, name: str) -> tuple[bytes, bytes]:
     if root not in _RECORD_OF_ROOT:
         raise UnreadablePubmedFile(name, f"its root is {root.decode()}, not PubmedArticleSet: no PubMed file")
     if declared and declared[1].lower() not in (b"utf-8", b"us-ascii"):
-        raise UnreadablePubmedFile(name, f"it is encoded in {declared[1].decode()}, PubMed's files are in UTF-8")
+        raise UnreadablePubmedFile(name, f"its encoding is {declared[1].decode()}, PubMed's is UTF-8")
     if start["tag"].endswith(b"/>"):
         return root, b"</" + root + b">" + head[start.end() :]
     return root, head[start.end() :]
@@ -253,37 +260,43 @@ def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, 
         raise _Unusable("no PMID")
     pmid = _pmid(identifier)
     title = vernacular_title = year = journal = abbreviation = doi = pmc = None
-    sections: list[tuple[str | None, str | None, str]] = []
-    headings: list[tuple[str | None, str, bool, list[str]]] = []
-    types: list[tuple[str | None, str]] = []
-    links: list[tuple[str, int | None]] = []
-    languages: list[str] = []
-    keywords: list[str] = []
+    text: str | None
+    labels, categories, sections = list[str | None](), list[str | None](), list[str]()
+    uis, names, majors, qualifiers = list[str | None](), list[str](), list[bool](), list[Sequence[str]]()
+    type_uis, types = list[str | None](), list[str]()
+    links, linked = list[str](), list[int | None]()
+    languages, keywords = list[str](), list[str]()
     by_authors = other_abstract = False
     for element in citation.iter(*_FIELDS):
         tag = element.tag
         if tag == "DescriptorName":
-            heading = (element.get("UI"), _text(element), element.get("MajorTopicYN") == "Y", [])
-            headings.append(heading)
+            uis.append(element.get("UI"))
+            names.append(element.text or "")
+            majors.append(element.get("MajorTopicYN") == "Y")
+            qualifiers.append(())
         elif tag == "QualifierName":
-            if not headings:
+            if not names:
                 raise _Unusable("a QualifierName without DescriptorName")
-            ui, name, major, qualifiers = headings[-1]
-            qualifiers.append(_text(element))
-            if not major and element.get("MajorTopicYN") == "Y":
-                headings[-1] = (ui, name, True, qualifiers)
+            qualifiers[-1] = (*qualifiers[-1], element.text or "")
+            if element.get("MajorTopicYN") == "Y":
+                majors[-1] = True
         elif tag == "AbstractText":
             if not other_abstract and (text := _text(element)):
-                sections.append((element.get("Label") or None, element.get("NlmCategory") or None, text))
+                labels.append(element.get("Label") or None)
+                categories.append(element.get("NlmCategory") or None)
+                sections.append(text)
         elif tag == "Keyword":
             if by_authors and (text := _text(element)):
                 keywords.append(text)
         elif tag == "PublicationType":
-            types.append((element.get("UI"), _text(element)))
+            type_uis.append(element.get("UI"))
+            types.append(element.text or "")
         elif tag == "CommentsCorrections":
-            links.extend(_links(element))
+            for kind, pmid_of_other in _links(element):
+                links.append(kind)
+                linked.append(pmid_of_other)
         elif tag == "Language":
-            languages.append(_text(element))
+            languages.append(element.text or "")
         elif tag == "ArticleTitle":
             title = _text(element) or None
         elif tag == "VernacularTitle":
@@ -320,26 +333,27 @@ def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, 
         citation.get("Status"),
         title,
         vernacular_title,
-        sections,
+        (labels, categories, sections),
         languages,
-        types,
+        (type_uis, types),
         year,
         journal or abbreviation,
-        headings,
+        (uis, names, majors, qualifiers),
         keywords,
         doi or None,
         pmc or None,
-        links,
-        any(kind == "RetractionIn" for kind, _ in links)
-        or any(name == "Retracted Publication" for _, name in types),
-        _content_hash(title, sections, types, headings),
+        (links, linked),
+        "RetractionIn" in links or "Retracted Publication" in types,
+        _content_hash(
+            (title,), labels, categories, sections, type_uis, types, uis, names, majors, qualifiers
+        ),
     )
 
 
 def _pmid(element: etree._Element) -> int:
     text = (element.text or "").strip()
     if not _PMID.fullmatch(text):
-        raise _Unusable(f"the PMID is {text[:40]!r}, not a number of 1 to 9 digits")
+        raise _Unusable(f"the PMID is {text[:40]!r}, not a number of 1 to 8 digits")
     return int(text)
 
 
@@ -349,9 +363,9 @@ def _version(element: etree._Element) -> int | None:
 
 
 def _links(element: etree._Element) -> Iterator[tuple[str, int | None]]:
-    kind = element.get("RefType")
+    ref_type = element.get("RefType")
     # Until 2008 the kind of link was an element below, not an attribute.
-    for kind, holder in [(kind, element)] if kind else [(str(below.tag), below) for below in element]:
+    for kind, holder in [(ref_type, element)] if ref_type else [(str(below.tag), below) for below in element]:
         text = (holder.findtext("PMID") or "").strip()
         yield kind, int(text) if _PMID.fullmatch(text) else None
 
@@ -370,20 +384,21 @@ def _mixed(element: etree._Element) -> str:
         tag = etree.QName(child).localname
         if tag == "math":
             text += _formula(child)
-        elif tag == "sup" and text[-1:].isdigit():
-            text += "^" + _mixed(child)  # 10<sup>-6</sup> must not read as 10-6
         else:
-            text += _mixed(child)
+            inner = _mixed(child)
+            # 10<sup>-6</sup> must not read as 10-6.
+            power = tag == "sup" and text[-1:].isdigit() and _EXPONENT.match(inner)
+            text += f"^{inner}" if power else inner
         text += child.tail or ""
     return text
 
 
-def _formula(element: etree._Element) -> str:
+def _formula(element: etree._Element) -> str:  # noqa: PLR0911 - a return for each kind of formula
     """MathML in one line of text: fractions with /, powers with ^, prescripts before their base."""
     parts = [_formula(child) for child in element]
     tag = etree.QName(element).localname
     if not parts:
-        return (element.text or "").strip()
+        return element.text or "" if tag == "mtext" else (element.text or "").strip()
     if tag == "mfrac":
         return "/".join(parts)
     if tag == "msup":
@@ -401,21 +416,9 @@ def _formula(element: etree._Element) -> str:
     return "".join(parts)
 
 
-def _content_hash(
-    title: str | None,
-    sections: Sequence[tuple[str | None, str | None, str]],
-    types: Sequence[tuple[str | None, str]],
-    headings: Sequence[tuple[str | None, str, bool, Sequence[str]]],
-) -> str:
+def _content_hash(*columns: Sequence[object]) -> str:
     """64 bits of BLAKE2b. The separators cannot occur in XML, so different contents are different texts."""
-    content = "\x1d".join(
-        (
-            title or "",
-            "\x1e".join(f"{label}\x1f{category}\x1f{text}" for label, category, text in sections),
-            "\x1e".join(f"{ui}\x1f{name}" for ui, name in types),
-            "\x1e".join("\x1f".join((f"{ui}", name, f"{major}", *names)) for ui, name, major, names in headings),
-        )
-    )
+    content = "\x1d".join("\x1e".join(map(str, column)) for column in columns)
     return blake2b(content.encode(), digest_size=8).hexdigest()
 
 
@@ -427,17 +430,19 @@ def _table(rows: Sequence[_Row], name: str) -> pl.DataFrame:
 
 
 def _series(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """A column of lists and tuples, built flat: given nested values polars takes ten times as long."""
-    if isinstance(dtype, pl.Struct):
-        fields = list(zip(*values, strict=True)) or [()] * len(dtype.fields)
-        return pl.DataFrame(
-            {field.name: _series(column, field.dtype) for field, column in zip(dtype.fields, fields, strict=True)}
-        ).to_struct()
-    if isinstance(dtype, pl.List):
-        items = _series(list(chain.from_iterable(values)), dtype.inner)
-        rows = pl.Series([row for row, inside in enumerate(values) for _ in inside], dtype=pl.UInt32)
-        lists = pl.DataFrame({"row": rows, "item": items}).group_by("row", maintain_order=True).agg("item")
-        every = pl.DataFrame({"row": pl.int_range(len(values), dtype=pl.UInt32, eager=True)})
-        filled = every.join(lists, on="row", how="left", maintain_order="left")["item"]
-        return filled.fill_null(pl.Series([[]], dtype=dtype))
-    return pl.Series(values, dtype=dtype)
+    """A column, nested ones built from flat ones: given nested values, polars takes ten times as long."""
+    if not isinstance(dtype, pl.List):
+        return pl.Series(values, dtype=dtype)
+    if isinstance(dtype.inner, pl.Struct):
+        fields = {
+            field.name: _series(list(chain.from_iterable(row[n] for row in values)), field.dtype)
+            for n, field in enumerate(dtype.inner.fields)
+        }
+        items, counts = pl.DataFrame(fields).to_struct(), [len(row[0]) for row in values]
+    else:
+        items, counts = _series(list(chain.from_iterable(values)), dtype.inner), list(map(len, values))
+    every = pl.DataFrame({"row": pl.int_range(len(values), eager=True), "count": counts})
+    filled = every.filter(pl.col("count") > 0).select(pl.col("row").repeat_by("count").explode())
+    lists = filled.with_columns(item=items).group_by("row", maintain_order=True).agg("item")
+    joined = every.join(lists, on="row", how="left", maintain_order="left")["item"]
+    return joined.fill_null(pl.Series([[]], dtype=dtype))

@@ -28,7 +28,7 @@ def retriever_checkpoint(
     current_citations: pl.DataFrame,
     pubmed_citations: dict[str, pl.LazyFrame],
     encoder: EncoderSettings,
-    storage: dg.ResourceParam[Storage],
+    storage: Storage,
 ) -> dg.Output[pl.DataFrame]:
     """The encoder of questions and citations: learnt from the citations, or one that is named."""
     began = time.perf_counter()
@@ -49,7 +49,7 @@ def context_index(
     current_citations: pl.DataFrame,
     pubmed_citations: dict[str, pl.LazyFrame],
     context_store: ContextStore,
-    storage: dg.ResourceParam[Storage],
+    storage: Storage,
 ) -> dg.Output[pl.DataFrame]:
     """The searchable index over all current citations, dense and lexical, updated by what changed."""
     began = time.perf_counter()

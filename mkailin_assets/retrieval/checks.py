@@ -11,9 +11,7 @@ from mkailin_resources.storage import Storage
 
 
 @dg.asset_check(asset=retriever_checkpoint)
-def encoder_loads_and_encodes(
-    retriever_checkpoint: pl.DataFrame, storage: dg.ResourceParam[Storage]
-) -> dg.AssetCheckResult:
+def encoder_loads_and_encodes(retriever_checkpoint: pl.DataFrame, storage: Storage) -> dg.AssetCheckResult:
     """The encoder loads, is the one recorded, and gives finite vectors of its dimension."""
     fault = encoder_fault(retriever_checkpoint, storage)
     return dg.AssetCheckResult(passed=fault is None, description=fault or "the encoder loads and encodes")

@@ -41,13 +41,14 @@ def finetuned_checkpoint(
     context: dg.AssetExecutionContext, training_corpus: pl.DataFrame, config: FinetuneConfig, storage: Storage
 ) -> dg.Output[pl.DataFrame]:
     """A small Llama after supervised fine-tuning on the corpus: LoRA adapter, base and record in a folder."""
-    name = fingerprint(training_corpus, config)
+    settings = FinetuneSettings(**config.model_dump())
+    name = fingerprint(training_corpus, settings)
     uri = str(storage.path("checkpoints", "finetuned", name))
     try:
         folder, trained_now = storage.local_folder(uri), False
     except StorageError:
         with tempfile.TemporaryDirectory() as scratch:
-            train_checkpoint(training_corpus, config, Path(scratch), context.log.info)
+            train_checkpoint(training_corpus, settings, Path(scratch), context.log.info)
             uri = storage.publish_folder(Path(scratch), "checkpoints", "finetuned", name)
         folder, trained_now = storage.local_folder(uri), True
     record = read_record(folder)

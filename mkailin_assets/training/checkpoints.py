@@ -60,7 +60,7 @@ def fingerprint(examples: pl.DataFrame, settings: FinetuneSettings) -> str:
     Left out: package versions and the machine, which move the last digits of weights and no conclusion;
     the record names the versions.
     """
-    made_of = [RECIPE, data_fingerprint(examples), FinetuneSettings.model_dump(settings)]
+    made_of = [RECIPE, data_fingerprint(examples), settings.model_dump()]
     return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -86,20 +86,19 @@ def train_checkpoint(
     model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
     (folder / "adapter" / "README.md").unlink()  # PEFT's template of a model card, unfilled
 
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        path.chmod(0o644)  # safetensors 0.8 writes files that only their owner can read
     record = TrainingRecord(
         name="finetuned",
         fingerprint=fingerprint(examples, settings),
         data_fingerprint=data_fingerprint(examples),
         recipe=RECIPE,
         base_model=base_model,
-        settings=FinetuneSettings.model_validate(FinetuneSettings.model_dump(settings)),
+        settings=settings,
         packages={package: version(package) for package in PACKAGES},
         metrics=metrics,
-        sha256={
-            str(path.relative_to(folder)): sha256(path)
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
+        sha256={str(path.relative_to(folder)): sha256(path) for path in files},
     )
     (folder / RECORD).write_text(record.model_dump_json(indent=2))
     return record

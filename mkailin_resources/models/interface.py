@@ -6,7 +6,7 @@ An answer is the JSON of `Answer`, whoever writes it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, Protocol
 
@@ -83,3 +83,32 @@ def fingerprint(generator: TextGenerator, request: GenerationRequest) -> str:
     del decided["key"]
     payload = json.dumps([generator.name, generator.prompt_version, decided], ensure_ascii=False)
     return hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()
+
+
+class GeneratorFault(RuntimeError):
+    """A generator broke its contract: results missing, twice, or for requests that nobody made."""
+
+
+def generate_all(
+    generator: TextGenerator, requests: Sequence[GenerationRequest]
+) -> dict[str, GenerationResult]:
+    """The result of each request by its key; raises `GeneratorFault` unless there is exactly one for each."""
+    results: dict[str, GenerationResult] = {}
+    wanted = {request.key for request in requests}
+    for result in generator.generate(requests):
+        if result.key not in wanted:
+            raise GeneratorFault(f"{generator.name} gave a result for {result.key!r}, which was not asked")
+        if result.key in results:
+            raise GeneratorFault(f"{generator.name} gave two results for {result.key!r}")
+        if (result.text is None) == (result.failure is None):
+            raise GeneratorFault(
+                f"{generator.name} gave neither text nor failure, or both, for {result.key!r}"
+            )
+        results[result.key] = result
+    missing = sorted(wanted - results.keys())
+    if missing:
+        raise GeneratorFault(
+            f"{generator.name} left {len(missing)} of {len(wanted)} requests without result, "
+            f"{missing[0]!r} first"
+        )
+    return results

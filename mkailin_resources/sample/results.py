@@ -92,7 +92,9 @@ def two_rates(
         total = int(rng.randint(110, 420) * scale) if verdict != "maybe" else rng.randint(64, 300)
         n1 = max(20, round(total * share) + rng.randint(-2, 2))
         n0 = max(20, total - n1)
-        true = {"yes": effect, "no": rng.uniform(0.95, 1.05), "maybe": effect ** rng.uniform(0.5, 0.9)}[verdict]
+        true = {"yes": effect, "no": rng.uniform(0.95, 1.05), "maybe": effect ** rng.uniform(0.5, 0.9)}[
+            verdict
+        ]
         if odds:
             other = rate / (1 - rate) * true
             rate1 = other / (1 + other)
@@ -160,17 +162,29 @@ def accuracy(rng: Random, n1: int, n0: int, verdict: Verdict) -> tuple[int, int,
 
 def pooled_ratio(rng: Random, verdict: Verdict, *, lower: bool) -> Estimate:
     """Pooled relative risk of several trials."""
-    log = {"yes": rng.uniform(0.22, 0.4), "no": rng.uniform(-0.03, 0.03), "maybe": rng.uniform(0.15, 0.25)}[verdict]
-    se = {"yes": log / rng.uniform(2.8, 4.2), "no": rng.uniform(0.04, 0.08), "maybe": log / rng.uniform(1.1, 1.6)}[
+    log = {"yes": rng.uniform(0.22, 0.4), "no": rng.uniform(-0.03, 0.03), "maybe": rng.uniform(0.15, 0.25)}[
         verdict
     ]
+    se = {
+        "yes": log / rng.uniform(2.8, 4.2),
+        "no": rng.uniform(0.04, 0.08),
+        "maybe": log / rng.uniform(1.1, 1.6),
+    }[verdict]
     log = -log if lower else log
-    return Estimate(math.exp(log), math.exp(log - 1.96 * se), math.exp(log + 1.96 * se), two_sided_p(log / se))
+    return Estimate(
+        math.exp(log), math.exp(log - 1.96 * se), math.exp(log + 1.96 * se), two_sided_p(log / se)
+    )
 
 
 def pooled_difference(rng: Random, verdict: Verdict, *, lower: bool) -> Estimate:
     """Pooled standardised mean difference of several trials."""
-    d = {"yes": rng.uniform(0.28, 0.55), "no": rng.uniform(-0.04, 0.04), "maybe": rng.uniform(0.2, 0.3)}[verdict]
-    se = {"yes": d / rng.uniform(2.8, 4.2), "no": rng.uniform(0.05, 0.08), "maybe": d / rng.uniform(1.1, 1.6)}[verdict]
+    d = {"yes": rng.uniform(0.28, 0.55), "no": rng.uniform(-0.04, 0.04), "maybe": rng.uniform(0.2, 0.3)}[
+        verdict
+    ]
+    se = {
+        "yes": d / rng.uniform(2.8, 4.2),
+        "no": rng.uniform(0.05, 0.08),
+        "maybe": d / rng.uniform(1.1, 1.6),
+    }[verdict]
     d = -d if lower else d
     return Estimate(d, d - 1.96 * se, d + 1.96 * se, two_sided_p(d / se))

@@ -6,4 +6,4 @@ from mkailin_resources.models.extractive.agents import (
     StatementTitleQuestioner,
 )
 
-__all__ = ["ConclusionQuestioner", "ConclusionAnswerer", "StatementTitleQuestioner"]
+__all__ = ["ConclusionAnswerer", "ConclusionQuestioner", "StatementTitleQuestioner"]

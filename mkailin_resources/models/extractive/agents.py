@@ -62,8 +62,10 @@ class ConclusionAnswerer:
 def answer_from_conclusion(document: Document, question: str | None) -> Answer:
     """The conclusion as long answer, its decision where the question is one of yes or no, and its evidence.
 
-    Evidence: the conclusion's sentences, nearest to the question first, and the sentence before the conclusion
-    that shares most content words with question and conclusion. Raises `NotAClaim` without question or conclusion.
+    Evidence: the conclusion's sentences, nearest to the question first, and the sentence before the
+    conclusion
+    that shares most content words with question and conclusion. Raises `NotAClaim` without question or
+    conclusion.
     """
     if not question:
         raise NotAClaim("there is no question to answer")
@@ -75,7 +77,7 @@ def answer_from_conclusion(document: Document, question: str | None) -> Answer:
     conclusion = " ".join(abstract.conclusion)
     asked = content_stems(question)
     wanted = asked | content_stems(conclusion)
-    support = max(abstract.body_sentences, key=lambda sentence: _shared(sentence, wanted))
+    support = max(abstract.results, key=lambda sentence: _shared(sentence, wanted))
     nearest = sorted(abstract.conclusion, key=lambda sentence: -_shared(sentence, asked))
     return Answer(
         long_answer=conclusion,

@@ -15,6 +15,7 @@ from mkailin_resources.models.extractive.verbs import (
     finite_verb,
     is_adverb,
     is_plural,
+    reads_as_joined_verb,
     reads_as_third_person,
     tokens_of,
 )
@@ -24,7 +25,9 @@ Kind = Literal["be", "have", "base", "third", "past"]
 
 _CONNECTIVES = lex.words("thus therefore hence also then however moreover furthermore consequently")
 _CONCESSIVE = lex.words("although though while whilst whereas because since even as given")
-_ADVERBIAL = lex.PREPOSITIONS | lex.words("when if compared based depending regardless unlike once")
+_ADVERBIAL = lex.PREPOSITIONS | lex.words(
+    "when if compared based depending regardless unlike once starting beginning considering"
+)
 _NO_SUBJECT = lex.PREPOSITIONS - lex.words("out up down off like")
 _BREAKS = lex.words("whereas while although though which thereby perhaps possibly but")
 _HEDGING_ADVERBS = lex.words("well also possibly potentially")
@@ -265,7 +268,7 @@ def _unlike_verb(rest: Sequence[Token], place: int, kind: Kind, conjunction: boo
     word = rest[place].word
     behind = rest[place + 1].word if place + 1 < len(rest) else ""
     third = lex.base_of_third_person(word)
-    if third is not None and third not in lex.NOUNLIKE:
+    if third is not None and reads_as_joined_verb(third, behind):
         return kind != "third" or (negated and conjunction)
     bare = word in lex.BASES and (behind in lex.PREPOSITIONS | lex.DETERMINERS or behind.endswith("ing"))
     return kind in ("be", "have") and bare and conjunction

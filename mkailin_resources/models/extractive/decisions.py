@@ -1,8 +1,8 @@
 """Yes, no or maybe: the polarity of a conclusion relative to a question.
 
 Each sentence of the conclusion votes, as loudly as it shares content words with the question: against, where
-it negates or reports that nothing was found, else in favour. A conclusion that sets one finding against another
-and votes neither way clearly answers "maybe".
+it negates or reports that nothing was found, else in favour. A conclusion that sets one finding against
+another and votes neither way clearly answers "maybe".
 """
 
 import re

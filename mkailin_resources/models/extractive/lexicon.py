@@ -8,6 +8,11 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+def either(text: str) -> str:
+    """A pattern for any of the words of a text; an underscore stands for a space within one."""
+    return f"(?:{'|'.join(text.split())})".replace("_", " ")
+
+
 BASES = words("""
 ablate abolish abrogate accelerate accentuate accompany accumulate acetylate achieve acidify acquire
 activate adapt add affect aggravate aggregate agree alleviate allocate allow alter ameliorate amplify
@@ -108,7 +113,8 @@ _IRREGULAR = {
     "underlie": ("underlay", "underlain"),
 }
 _DOUBLING = words(
-    "confer control drop fit infer lag model occur overlap permit reprogram signal split stem transfer transmit "
+    "confer control drop fit infer lag model occur overlap permit reprogram signal split stem transfer "
+    "transmit "
     "transit trap trim"
 )
 
@@ -196,10 +202,13 @@ NAMES = words(
     "july august september october november december monday"
 )
 
-STUDY_NOUNS = (
-    r"(?:stud(?:y|ies)|trials?|reviews?|survey|meta-analys[ie]s|analys[ie]s|report|case reports?|"
-    r"case series|"
-    r"investigation|experiments?|comparison|audit|follow-up|evaluation|assessment|overview|examination)"
+# A pattern for the nouns that name a kind of study.
+STUDY_NOUNS = either(
+    "analysis analyses assessment audit case_report case_reports case_series comparison evaluation "
+    "examination "
+    "experiment experiments follow-up investigation meta-analysis meta-analyses overview report review "
+    "reviews "
+    "study studies survey trial trials"
 )
 
 

@@ -9,6 +9,7 @@ from mkailin_resources.models.interface import Document, Section
 _CONCLUDING_LABEL = re.compile(
     r"conclu|interpretation|implication|summary|key messages?|take-home|\binference\b", re.I
 )
+_RESULTS = re.compile(r"result|finding|outcome", re.I)
 _NOT_CONCLUDING = re.compile(r"^(practical|research|social|theoretical|policy)\b", re.I)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|cf|et al|ca|approx|Fig|Figs|No|Dr|Prof|St|sp|spp|subsp|var|resp|incl|etc|Eq|"
@@ -45,6 +46,8 @@ class Abstract:
 
     body: tuple[Section, ...]
     body_sentences: tuple[str, ...]
+    # Of the body, the sentences that report what was found, as far as headings or order tell.
+    results: tuple[str, ...]
     conclusion: tuple[str, ...]
     # Whether a heading or a cue marks the conclusion; otherwise it is the last sentence.
     marked: bool
@@ -88,11 +91,11 @@ def read_abstract(document: Document) -> Abstract:
     body = [section for section in sections if section not in concluding]
     if concluding and body:
         conclusion = [sentence for section in concluding for sentence in split_sentences(section.text)]
-        return Abstract(tuple(body), _sentences(body), tuple(conclusion), marked=True)
+        return _divided(body, body, conclusion, marked=True)
     if not sections:
-        return Abstract((), (), (), marked=False)
-    last = next((section for section in reversed(sections) if not _after_the_study(section)), sections[-1])
-    before, after = sections[: sections.index(last)], sections[sections.index(last) + 1 :]
+        return Abstract((), (), (), (), marked=False)
+    place = max((i for i, section in enumerate(sections) if not _after_the_study(section)), default=0)
+    before, last, after = sections[:place], sections[place], sections[place + 1 :]
     # Journals append a second, plain abstract under this heading.
     text = clean(re.split(r"SIGNIFICANCE STATEMENT|Significance Statement", last.text)[0]) or clean(last.text)
     heading = list(_INLINE_HEADING.finditer(text))
@@ -110,8 +113,14 @@ def read_abstract(document: Document) -> Abstract:
         start = max(cues[0] if cues else len(sentences) - 1, min(1, len(sentences) - 1))
         head, conclusion, marked = " ".join(sentences[:start]), sentences[start:], bool(cues)
     kept = [Section(last.label, last.category, head)] if head else []
-    body = [*before, *kept, *after]
-    return Abstract(tuple(body), _sentences([*before, *kept]), tuple(conclusion), marked)
+    return _divided([*before, *kept, *after], [*before, *kept], conclusion, marked=marked)
+
+
+def _divided(body: list[Section], study: list[Section], conclusion: list[str], *, marked: bool) -> Abstract:
+    sentences = _sentences(study)
+    results = _sentences([section for section in study if _RESULTS.search(section.label or "")])
+    results = results or sentences[len(sentences) // 2 :]
+    return Abstract(tuple(body), sentences, results, tuple(conclusion), marked)
 
 
 def _after_the_study(section: Section) -> bool:

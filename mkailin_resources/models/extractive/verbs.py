@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from mkailin_resources.models.extractive import lexicon as lex
 
-_ADVERB = re.compile(
-    r"(ly|also|often|thus|therefore|then|hence|still|not|only|already|never|always|likely|further)$"
+_ADVERBS = lex.words(
+    "also often thus therefore then hence still not only already never always likely further"
 )
-_NOT_LY_ADVERBS = lex.words("family only early anomaly supply reply assembly")
+_NOT_LY_ADVERBS = lex.words("family early anomaly supply reply assembly")
 _ADJECTIVE = re.compile(r"(ive|ous|ful|ic|ical|able|ible|less|[^ac]ed|ional|ental|ural|ular|ary)$")
 _NO_ADJECTIVES = lex.words("logic seed feed statistic additive derivative topic clinic capsular")
 # "forms lacking", "models expressing": the word before is the noun they modify.
@@ -35,8 +35,11 @@ _VERB_BEFORE = {
     "rise": lex.words("in during before"),
     "signal": lex.words("through via"),
 }
+# Participles that open an object: "produces increased levels".
+_CHANGED = lex.words("altered decreased elevated enhanced impaired improved increased reduced")
 _INTRANSITIVE = lex.words(
-    "decline decrease increase differ occur improve persist progress remain vary correlate appear resolve worsen "
+    "decline decrease increase differ occur improve persist progress remain vary correlate appear resolve "
+    "worsen "
     "emerge respond rise result contribute participate fluctuate depend deteriorate"
 )
 
@@ -75,7 +78,7 @@ def has_finite_verb(text: str) -> bool:
 
 def is_adverb(word: str) -> bool:
     """Whether a lower-case word may stand between subject and verb."""
-    return bool(_ADVERB.search(word)) and word not in _NOT_LY_ADVERBS
+    return word in _ADVERBS or (word.endswith("ly") and word not in _NOT_LY_ADVERBS)
 
 
 def is_plural(noun_phrase: str) -> bool:
@@ -99,6 +102,11 @@ def finite_verb(tokens: Sequence[Token], *, title: bool) -> int | None:
                 return place
             pending = False
     return _past_verb(tokens, title)
+
+
+def reads_as_joined_verb(verb: str, behind: str) -> bool:
+    """Whether a form such as "correlates" right after an 'and' is a verb, given the word behind it."""
+    return verb not in lex.NOUNLIKE or behind in lex.DETERMINERS | _VERB_BEFORE.get(verb, frozenset())
 
 
 def reads_as_third_person(verb: str, before: Sequence[Token], following: Token) -> bool:
@@ -186,7 +194,8 @@ def _may_follow_verb(verb: str, following: Token) -> bool:
     if following.word in lex.PREPOSITIONS:
         return following.word in _VERB_BEFORE.get(verb, ())
     other = lex.base_of_third_person(following.word)
-    never = lex.CONJUNCTIONS | lex.RELATIVES | lex.AUXILIARIES | lex.PAST.keys() | _MODIFYING_PARTICIPLES
+    never = lex.CONJUNCTIONS | lex.RELATIVES | lex.AUXILIARIES | _MODIFYING_PARTICIPLES
+    never |= lex.PAST.keys() - _CHANGED
     return following.word not in never and (other is None or other in lex.NOUNLIKE)
 
 
@@ -208,11 +217,9 @@ def _reads_as_plural_verb(tokens: Sequence[Token], place: int, before: Token, fo
         or (before.comma and nounlike)
     ):
         return False
-    if not nounlike:
+    if not nounlike or following.word in lex.DETERMINERS:
         subject = [token for token in tokens[:place] if not token.inside]
         return plural_before or _is_plural(subject) or _coordinated_subject(subject)
-    if following.word in lex.DETERMINERS:
-        return plural_before or _coordinated_subject([token for token in tokens[:place] if not token.inside])
     if following.word in lex.PREPOSITIONS:
         return plural_before and following.word in _VERB_BEFORE.get(word, ())
     # "Alzheimer's disease mice model tau pathology", but not "mice model study".

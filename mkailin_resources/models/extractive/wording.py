@@ -8,8 +8,10 @@ from mkailin_resources.models.interface import Document
 # Other capitalised words of up to three letters are taken for symbols: Gli, Ret, Wnt.
 _SHORT_WORDS = lex.words(
     "non new old use low age sex two six ten one gut rat eye ear how why what who when war red raw dry "
-    "wet hot fat arm leg hip lip sea air day due end far few gas law man men not set top web yes iron sun aim act add "
-    "aid big box car dog cat pig cow egg era fit fly gap get hip ice key lab lag lay let log lot map mix net now nut oil "
+    "wet hot fat arm leg hip lip sea air day due end far few gas law man men not set top web yes iron sun "
+    "aim act add "
+    "aid big box car dog cat pig cow egg era fit fly gap get hip ice key lab lag lay let log lot map mix "
+    "net now nut oil "
     "own pan pay pet pre pro per put run see she skin so tea too toe try via way year young"
 )
 _PLACES = re.compile(
@@ -52,8 +54,7 @@ class Vocabulary:
     def mid_sentence(self, text: str) -> str:
         """The start of a sentence as it would stand inside one."""
         text = re.sub(
-            r"^((?:alpha|beta|gamma|delta|"
-            r"[\u03b1-\u03c9])-)([A-Z][a-z]{3,})",
+            r"^((?:alpha|beta|gamma|delta|[\u03b1-\u03c9])-)([A-Z][a-z]{3,})",
             lambda m: m[1] + m[2].lower(),
             text,
         )
@@ -77,21 +78,16 @@ class Vocabulary:
 
     def written_out(self, question: str) -> str:
         """The question with the first use of each abbreviation the citation defines written out."""
-        for short, long in self._long_forms.items():
-            long = self._lowered(long) if " " not in long else self.mid_sentence(long)
+        for short, defined in self._long_forms.items():
+            long = self.mid_sentence(defined)
             if long.lower() in question.lower():
                 question = re.sub(rf"\s*\({re.escape(short)}s?\)", "", question)
                 continue
-            plural = rf"(?<![\w-]){re.escape(short)}s(?![\w])"
-            if re.search(plural, question) and not long.endswith("s"):
-                question = re.sub(plural, long + "s", question, count=1)
-            else:
-                question = re.sub(
-                    rf"(?<![\w/-]){re.escape(short)}(?![\w/+]|-\d)",
-                    lambda _, text=long: text,
-                    question,
-                    count=1,
-                )
+            # Not within a compound such as "p-IL-6" or "IL-6R", nor where a number follows.
+            use = re.search(rf"(?<![\w/-]){re.escape(short)}(s?)(?![\w/+]|-\d)", question)
+            if use:
+                plural = use[1] if not long.endswith("s") else ""
+                question = question[: use.start()] + long + plural + question[use.end() :]
         return question
 
 
@@ -146,3 +142,8 @@ def clean(text: str) -> str:
     """One line, plain spaces, no mark-up left-overs."""
     text = re.sub(r"\s+", " ", text).strip()
     return re.sub(r"\s+([,.;:?!)])", r"\1", text)
+
+
+def is_whole(text: str) -> bool:
+    """Whether every bracket that opens is closed."""
+    return all(text.count(left) == text.count(right) for left, right in ("()", "[]"))

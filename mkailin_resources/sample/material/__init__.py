@@ -10,7 +10,10 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Treatment:
-    """What a trial compares: `how` with `vs`, each the object of "assigned to"."""
+    """What a trial compares: `how` with `vs`, each the object of "assigned to".
+
+    `on` names the outcomes it may act on; all of the topic's where empty.
+    """
 
     name: str
     how: str
@@ -19,6 +22,7 @@ class Treatment:
     vs_arm: str
     why: str
     mesh: list[str]
+    on: list[str] = field(default_factory=list)
     harm: str | None = None
     plural: bool = False
     since: int = 1985
@@ -59,6 +63,7 @@ class Factor:
     have: str
     measured: str
     mesh: list[str]
+    on: list[str] = field(default_factory=list)
     plural: bool = False
     since: int = 1985
 
@@ -100,7 +105,7 @@ class Lab:
     mesh: list[str]
     verb: str | None = None
     plural: bool = False
-    since: int = 1985
+    since: int = 2008
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,7 @@ class Topic:
     points: list[str]
     who: str = "patients"
     sex: str = "both"
+    since: int = 1985
     disease: str = ""
     disease_mesh: list[str] = field(default_factory=list)
     in_blood: bool = True

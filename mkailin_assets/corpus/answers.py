@@ -1,0 +1,169 @@
+"""Generated question-answer pairs: the preferred question of each citation, its contexts and its answer."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import polars as pl
+from pydantic import ValidationError
+
+from mkailin_assets.corpus.tables import GeneratedQA
+from mkailin_assets.questions.candidates import document_of, excerpt, normalised
+from mkailin_resources.models.extractive.sentences import read_abstract
+from mkailin_resources.models.interface import (
+    Answer,
+    Document,
+    GenerationRequest,
+    GenerationResult,
+    TextGenerator,
+    fingerprint,
+    generate_all,
+)
+
+NO_QUESTION = "no question to answer"
+NO_PREFERENCE = "no preference was computed for the citation: materialize cold_start_preferences again"
+
+
+def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
+    preferences: pl.DataFrame,
+    candidates: pl.DataFrame,
+    contexts: pl.DataFrame,
+    citations: pl.DataFrame,
+    context_texts: pl.DataFrame,
+    answerer: TextGenerator,
+    branch: str,
+) -> pl.DataFrame:
+    """A `GeneratedQA` row for each citation, in the order of `citations` (BranchCitation).
+
+    Takes ColdStartPreference, CandidateQuestion, CandidateContexts, and the texts (pmid, title, text)
+    of the citations found; a context whose text is gone is left out. An answer must be the JSON of
+    `Answer` and rest on sentences of the citation or its contexts, else the row says why not. Raises
+    `GeneratorFault` when the answerer leaves a request without result.
+    """
+    sources = _sources(preferences, candidates, contexts, citations)
+    texts = {row["pmid"]: row for row in context_texts.select("pmid", "title", "text").to_dicts()}
+    for source in sources:
+        source["contexts"] = list(_contexts_with_text(source["contexts"] or [], texts))
+    requests = [_request(source) if source["question"] else None for source in sources]
+    results = generate_all(answerer, [request for request in requests if request])
+    rows = [
+        _row(source, request, results.get(str(source["pmid"])), answerer, branch)
+        for source, request in zip(sources, requests, strict=True)
+    ]
+    return pl.DataFrame(rows, schema=GeneratedQA.create_empty().schema)
+
+
+def context_without_conclusion(document: Document) -> str:
+    """The abstract up to its conclusion, which is what an answer must not be copied from."""
+    return normalised(" ".join(section.text for section in read_abstract(document).body))
+
+
+def _sources(
+    preferences: pl.DataFrame, candidates: pl.DataFrame, contexts: pl.DataFrame, citations: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Each citation with its preferred question, who asked it, and the contexts of that question."""
+    chosen = preferences.select(
+        "pmid", role="chosen_role", question="chosen_question", preferred=pl.lit(True)
+    )
+    asked = candidates.select("pmid", "role", "generator")
+    reasons = (
+        candidates.filter(pl.col("failure").is_not_null())
+        .group_by("pmid")
+        .agg(reasons=pl.col("failure").unique(maintain_order=True).str.join("; "))
+    )
+    return (
+        citations.select("pmid", "pubmed_file", "content_hash", "title", "abstract")
+        .join(chosen, on="pmid", how="left", maintain_order="left")
+        .join(asked, on=["pmid", "role"], how="left", maintain_order="left")
+        .join(
+            contexts.select("pmid", "role", "contexts"),
+            on=["pmid", "role"],
+            how="left",
+            maintain_order="left",
+        )
+        .join(reasons, on="pmid", how="left", maintain_order="left")
+        .to_dicts()
+    )
+
+
+def _contexts_with_text(
+    found: Iterable[Mapping[str, Any]], texts: Mapping[int, Mapping[str, Any]]
+) -> Iterable[dict[str, Any]]:
+    for context in found:
+        text = texts.get(context["pmid"])
+        if text and text["text"]:
+            yield {
+                "rank": context["rank"],
+                "pmid": context["pmid"],
+                "title": normalised(text["title"] or ""),
+                "text": normalised(text["text"]),
+            }
+
+
+def _request(source: Mapping[str, Any]) -> GenerationRequest:
+    contexts = tuple(f"{context['title']}\n{context['text']}" for context in source["contexts"])
+    return GenerationRequest(
+        str(source["pmid"]), "answer", document_of(source), normalised(source["question"]), contexts
+    )
+
+
+def _row(
+    source: Mapping[str, Any],
+    request: GenerationRequest | None,
+    result: GenerationResult | None,
+    answerer: TextGenerator,
+    branch: str,
+) -> dict[str, Any]:
+    answer, failure = None, None
+    if request and result:
+        answer, failure = _answer(request, result)
+    elif source["preferred"] is None:
+        failure = NO_PREFERENCE
+    else:
+        failure = f"{NO_QUESTION}: {source['reasons']}" if source["reasons"] else NO_QUESTION
+    return {
+        "pmid": source["pmid"],
+        "branch": branch,
+        "pubmed_file": source["pubmed_file"],
+        "content_hash": source["content_hash"],
+        "title": source["title"],
+        "question": request.question if request else None,
+        "question_role": source["role"],
+        "generator": source["generator"],
+        "source_context": context_without_conclusion(document_of(source)) or None,
+        "contexts": source["contexts"],
+        "long_answer": normalised(answer.long_answer) if answer else None,
+        "decision": answer.decision if answer else None,
+        "evidence": [normalised(sentence) for sentence in answer.evidence] if answer else [],
+        "answerer": answerer.name,
+        "prompt_version": answerer.prompt_version,
+        "fingerprint": fingerprint(answerer, request) if request else None,
+        "failure": failure,
+    }
+
+
+def _answer(request: GenerationRequest, result: GenerationResult) -> tuple[Answer | None, str | None]:
+    """The answer, or why the result is none."""
+    if result.text is None:
+        return None, result.failure
+    try:
+        answer = Answer.model_validate_json(result.text)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "the text"
+        return None, f"not the JSON of an answer ({where}: {fault['msg']}): {excerpt(result.text)}"
+    if not normalised(answer.long_answer):
+        return None, f"the long answer is blank: {excerpt(result.text)}"
+    given = _bare(" ".join([request.document.title, *(s.text for s in request.document.sections)]))
+    places = [given, *(_bare(context) for context in request.contexts)]
+    for sentence in answer.evidence:
+        bare = _bare(sentence)
+        if not bare or not any(bare in place for place in places):
+            return None, f"evidence that neither the citation nor a context holds: {excerpt(sentence)}"
+    return answer, None
+
+
+def _bare(text: str) -> str:
+    """For comparison: letters, digits and signs only, without case, white space or compatibility forms."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).casefold()

@@ -1,0 +1,112 @@
+"""The questions stage: from the citations of a branch to candidate questions and their contexts."""
+
+import time
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from pydantic import Field
+
+from mkailin_assets.metadata import bars, counts, histogram, preview
+from mkailin_assets.partitions import mesh_branches
+from mkailin_assets.questions import candidates
+from mkailin_assets.questions.contexts import find_contexts
+from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
+from mkailin_assets.tables import table
+from mkailin_resources.index import ContextStore
+from mkailin_resources.models.interface import TextGenerator
+
+MAX_CONTEXTS = 20
+
+
+class ContextConfig(dg.Config):
+    """How many contexts a question gets."""
+
+    k: int = Field(4, ge=1, le=MAX_CONTEXTS, description="Contexts of a question, at most")
+
+
+@dg.asset(
+    **table(CandidateQuestion),
+    partitions_def=mesh_branches,
+    group_name="questions",
+    kinds={"polars"},
+    code_version="1",
+)
+def candidate_questions(
+    context: dg.AssetExecutionContext,
+    branch_citations: pl.DataFrame,
+    domain_model: dg.ResourceParam[TextGenerator],
+    general_model: dg.ResourceParam[TextGenerator],
+) -> dg.Output[pl.DataFrame]:
+    """For each citation one question of each generator, or why there is none."""
+    started = time.perf_counter()
+    generators = {"domain": domain_model, "general": general_model}
+    questions = candidates.candidate_questions(branch_citations, generators, context.partition_key)
+    seconds = time.perf_counter() - started
+    metadata = _question_metadata(questions, branch_citations.height, seconds)
+    return dg.Output(questions, metadata=metadata)
+
+
+@dg.asset(
+    **table(CandidateContexts),
+    partitions_def=mesh_branches,
+    group_name="questions",
+    kinds={"lancedb"},
+    code_version="1",
+)
+def candidate_contexts(
+    candidate_questions: pl.DataFrame,
+    branch_citations: pl.DataFrame,
+    context_index: pl.DataFrame,
+    context_store: ContextStore,
+    config: ContextConfig,
+) -> dg.Output[pl.DataFrame]:
+    """The k best contexts of each candidate question, the source itself left out."""
+    started = time.perf_counter()
+    searcher = context_store.open(context_index)
+    contexts = find_contexts(candidate_questions, branch_citations, searcher, config.k)
+    seconds = time.perf_counter() - started
+    return dg.Output(contexts, metadata=_context_metadata(contexts, seconds))
+
+
+def _question_metadata(questions: pl.DataFrame, citations: int, seconds: float) -> dict[str, Any]:
+    asked = questions.filter(pl.col("question").is_not_null())
+    failed = questions.filter(pl.col("question").is_null())
+    lengths = asked["question"].str.split(" ").list.len().to_list()
+    return {
+        "citations": citations,
+        "questions": asked.height,
+        "questions_by_role": counts(asked, "role"),
+        "failures_by_role": counts(failed, "role"),
+        # Reasons may quote the text they are about; the counts are of the reason alone.
+        "failures": counts(failed.with_columns(pl.col("failure").str.split(": ").list.last()), "failure"),
+        "questions_by": counts(asked, "generator"),
+        "seconds": round(seconds, 3),
+        "citations_per_second": round(citations / seconds, 1) if seconds else 0.0,
+        "lengths": histogram("Length of the questions", lengths, "words"),
+        "preview": preview(asked.select("pmid", "role", "question"), rows=10),
+    }
+
+
+def _context_metadata(contexts: pl.DataFrame, seconds: float) -> dict[str, Any]:
+    searched = contexts.filter(pl.col("question").is_not_null())
+    found = searched["contexts"].explode(empty_as_null=False).struct.unnest()
+    ranks = searched.select(
+        rank=pl.when(pl.col("source_rank") == 1)
+        .then(pl.lit("first"))
+        .when(pl.col("source_rank") <= 10)
+        .then(pl.lit("2 to 10"))
+        .when(pl.col("source_rank").is_not_null())
+        .then(pl.lit("below 10"))
+        .otherwise(pl.lit("not found"))
+    )
+    return {
+        "questions": searched.height,
+        "without_question": contexts.height - searched.height,
+        "without_contexts": counts(searched.filter(pl.col("failure").is_not_null()), "failure"),
+        "found_by": counts(found, "found_by"),
+        "seconds": round(seconds, 3),
+        "questions_per_second": round(searched.height / seconds, 1) if seconds else 0.0,
+        "source_ranks": bars("Rank at which a question finds its source", counts(ranks, "rank")),
+        "preview": preview(searched.select("pmid", "role", "question", "source_rank")),
+    }

@@ -1,0 +1,87 @@
+"""Checks on the questions stage."""
+
+import dagster as dg
+import polars as pl
+
+from mkailin_assets.metadata import preview
+from mkailin_assets.partitions import mesh_branches
+from mkailin_assets.questions.assets import MAX_CONTEXTS, candidate_contexts, candidate_questions
+from mkailin_assets.questions.tables import ROLES
+
+MAX_FAILED_SHARE = 0.4
+MAX_REPEATED_SHARE = 0.05
+
+
+@dg.asset_check(
+    asset=candidate_questions,
+    partitions_def=mesh_branches,
+    additional_ins={"branch_citations": dg.AssetIn("branch_citations")},
+)
+def each_generator_was_asked_about_each_citation(
+    candidate_questions: pl.DataFrame, branch_citations: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """Each citation of the branch has a row of each role: a question, or a failure with its reason."""
+    roles = pl.DataFrame({"role": ROLES}, schema={"role": pl.String})
+    complete = pl.col("question").is_null() != pl.col("failure").is_null()
+    missing = (
+        branch_citations.select("pmid")
+        .join(roles, how="cross")
+        .join(candidate_questions.filter(complete), on=["pmid", "role"], how="anti")
+    )
+    return _none_may_be(missing, "rows of citation and role missing, or without question and reason")
+
+
+@dg.asset_check(asset=candidate_questions, partitions_def=mesh_branches)
+def few_questions_failed(candidate_questions: pl.DataFrame) -> dg.AssetCheckResult:
+    """Two in five requests at most went without a question."""
+    failed = candidate_questions.filter(pl.col("question").is_null())
+    share = failed.height / max(candidate_questions.height, 1)
+    return dg.AssetCheckResult(
+        passed=share <= MAX_FAILED_SHARE,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{failed.height} of {candidate_questions.height} requests went without a question",
+        metadata={"share": share, "first": preview(failed.select("pmid", "role", "failure"))},
+    )
+
+
+@dg.asset_check(asset=candidate_questions, partitions_def=mesh_branches)
+def questions_belong_to_one_citation(candidate_questions: pl.DataFrame) -> dg.AssetCheckResult:
+    """Few questions are asked of more than one citation: a generator that repeats itself reads nothing."""
+    asked = candidate_questions.filter(pl.col("question").is_not_null())
+    citations = pl.col("pmid").n_unique().over(pl.col("question").str.to_lowercase())
+    repeated = asked.filter(citations > 1)
+    share = repeated.height / max(asked.height, 1)
+    return dg.AssetCheckResult(
+        passed=share <= MAX_REPEATED_SHARE,
+        description=f"{repeated.height} of {asked.height} questions are asked of another citation too",
+        metadata={"share": share, "first": preview(repeated.select("question", "pmid").sort("question"))},
+    )
+
+
+@dg.asset_check(asset=candidate_contexts, partitions_def=mesh_branches)
+def no_citation_is_its_own_context(candidate_contexts: pl.DataFrame) -> dg.AssetCheckResult:
+    """A question's source is never among its contexts."""
+    found = pl.col("contexts").list.eval(pl.element().struct.field("pmid"))
+    wrong = candidate_contexts.filter(found.list.contains(pl.col("pmid")))
+    return _none_may_be(wrong.select("pmid", "role", "question"), "questions with their source as context")
+
+
+@dg.asset_check(asset=candidate_contexts, partitions_def=mesh_branches)
+def contexts_are_few_and_ranked_from_1(candidate_contexts: pl.DataFrame) -> dg.AssetCheckResult:
+    """Ranks count from 1 without gaps, no citation stands twice, and there are no more than allowed."""
+    ranks = pl.col("contexts").list.eval(pl.element().struct.field("rank"))
+    pmids = pl.col("contexts").list.eval(pl.element().struct.field("pmid"))
+    found = pl.col("contexts").list.len()
+    expected = pl.int_ranges(1, found.cast(pl.Int64) + 1).cast(pl.List(pl.Int32))
+    wrong = candidate_contexts.filter(
+        (found > MAX_CONTEXTS) | (ranks != expected) | (pmids.list.n_unique() != found)
+    )
+    return _none_may_be(wrong.select("pmid", "role", "contexts"), "questions with contexts out of order")
+
+
+def _none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=wrong.is_empty(),
+        description=f"{wrong.height} {what}",
+        metadata={"rows": wrong.height, "first": preview(wrong)},
+    )

@@ -1,0 +1,193 @@
+"""Each check of the corpus stage passes on sound tables and fails on broken ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from corpus_tables import current, evaluated, generated, qa
+
+from mkailin_assets.corpus import checks
+from mkailin_assets.corpus.assembly import AssemblyRules, assemble
+from mkailin_assets.corpus.assets import QualityConfig, assembled_corpus, evaluated_qa
+from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.tables import EvaluatedQA, TrainingExample
+from mkailin_assets.partitions import mesh_branches
+from mkailin_assets.preferences.tables import ColdStartPreference
+from mkailin_assets.pubmed.tables import BranchCitation
+from mkailin_assets.questions.tables import CandidateContexts
+from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.storage import ParquetTables, Storage
+
+ROWS = [qa(pmid) for pmid in range(1, 8)]
+CORPUS, EXCLUSIONS = assemble(
+    {"C04": evaluated(*ROWS, qa(8, question="So?")).lazy()},
+    current(*ROWS, qa(8)),
+    benchmark_questions([]),
+    AssemblyRules(),
+)
+
+
+def failing(**changes: Any) -> pl.DataFrame:
+    """The corpus with its first row changed."""
+    first = CORPUS.head(1).with_columns(
+        **{name: pl.lit(value, CORPUS.schema[name]) for name, value in changes.items()}
+    )
+    return pl.concat([first, CORPUS.slice(1)])
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path) -> BenchmarkFiles:
+    """A benchmark of one item, about the citation 7777."""
+    item = {
+        "QUESTION": "Does iron make people happier?",
+        "CONTEXTS": ["We gave iron."],
+        "LABELS": ["METHODS"],
+        "MESHES": ["Iron"],
+        "YEAR": "2010",
+        "reasoning_required_pred": "no",
+        "reasoning_free_pred": "no",
+        "final_decision": "no",
+        "LONG_ANSWER": "It did not.",
+    }
+    path = tmp_path / "pubmedqa.json"
+    path.write_text(json.dumps({"7777": item}))
+    return BenchmarkFiles(pubmedqa=str(path))
+
+
+def test_a_citation_without_a_row_is_found() -> None:
+    citations = pl.DataFrame([{"pmid": 1}, {"pmid": 2}], schema=BranchCitation.create_empty().schema)
+    assert checks.every_citation_has_a_row(generated(qa(1), qa(2)), citations).passed
+    result = checks.every_citation_has_a_row(generated(qa(1)), citations)
+    assert not result.passed
+    assert result.metadata["rows"].value == 1
+
+
+def test_many_failures_are_a_warning() -> None:
+    sound, failed = [qa(pmid) for pmid in range(1, 5)], qa(5, question=None, failure="no verb")
+    assert checks.few_generations_failed(generated(*sound, failed)).passed
+    result = checks.few_generations_failed(generated(*sound[:3], failed))
+    assert not result.passed
+    assert result.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_verdict_that_its_reasons_do_not_bear_out_is_found() -> None:
+    table = evaluated(qa(1), qa(2, question="So?"))
+    assert checks.verdict_and_reasons_agree(table).passed
+    assert not checks.verdict_and_reasons_agree(table.with_columns(kept=True)).passed
+    assert not checks.verdict_and_reasons_agree(table.with_columns(kept=False)).passed
+
+
+def test_a_branch_that_gives_the_corpus_nothing_is_a_warning() -> None:
+    assert checks.some_pairs_are_kept(evaluated(qa(1))).passed
+    result = checks.some_pairs_are_kept(evaluated(qa(1, question="So?")))
+    assert not result.passed
+    assert result.severity == dg.AssetCheckSeverity.WARN
+
+
+def test_a_benchmark_item_in_the_corpus_is_found(benchmarks: BenchmarkFiles) -> None:
+    check = checks.no_benchmark_item_is_trained_on
+    assert check(CORPUS, benchmarks=benchmarks).passed
+    assert not check(failing(pmid=7777), benchmarks=benchmarks).passed
+    assert not check(failing(question="does iron make people HAPPIER"), benchmarks=benchmarks).passed
+
+
+def test_a_citation_in_two_splits_is_found() -> None:
+    assert checks.no_citation_is_in_two_splits(CORPUS).passed
+    second = failing(split="test", question="Is there another question?", example_id="other").head(1)
+    assert not checks.no_citation_is_in_two_splits(pl.concat([CORPUS, second])).passed
+
+
+def test_a_question_asked_twice_is_found() -> None:
+    assert checks.no_question_is_asked_twice(CORPUS).passed
+    repeated = failing(question=CORPUS["question"][1].upper())
+    assert not checks.no_question_is_asked_twice(repeated).passed
+
+
+def test_a_retracted_or_unknown_source_is_found() -> None:
+    check = checks.every_source_is_current
+    assert check(CORPUS, current(*ROWS)).passed
+    assert not check(CORPUS, current(*ROWS[1:])).passed
+    retracted = pl.concat([current(*ROWS[1:]), current(ROWS[0], state="retracted")])
+    assert not check(CORPUS, retracted).passed
+
+
+def test_a_pair_that_is_lost_invented_or_placed_twice_is_found() -> None:
+    everything = {"C04": evaluated(*ROWS, qa(8)).lazy()}
+    check = checks.every_pair_is_in_or_out
+    assert check(EXCLUSIONS, CORPUS, everything).passed
+    assert not check(EXCLUSIONS, CORPUS.slice(1), everything).passed
+    assert not check(EXCLUSIONS.clear(), CORPUS, everything).passed
+    assert not check(EXCLUSIONS, CORPUS, {"C04": evaluated(*ROWS).lazy()}).passed
+    both = EXCLUSIONS.with_columns(pmid=pl.lit(CORPUS["pmid"][0], pl.Int64))
+    assert not check(pl.concat([EXCLUSIONS, both]), CORPUS, everything).passed
+    assert not check(EXCLUSIONS, CORPUS, {}).passed
+
+
+def test_the_evaluation_asset_keeps_every_row_and_counts_its_reasons() -> None:
+    output = evaluated_qa(
+        generated(qa(1), qa(2, question="So?")),
+        ColdStartPreference.create_empty(),
+        CandidateContexts.create_empty(),
+        config=QualityConfig(min_question_words=3),
+    )
+    assert EvaluatedQA.validate(output.value)["kept"].to_list() == [True, False]
+    assert output.metadata["kept"].value == 1
+    assert output.metadata["dropped"].value == {"question of fewer than 3 words": 1}
+
+
+def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its_checks(
+    tmp_path: Path, benchmarks: BenchmarkFiles
+) -> None:
+    tables = {
+        "C04": evaluated(*ROWS),
+        "F03": evaluated(qa(11, branch="F03"), qa(12, branch="F03", question="So?")),
+    }
+
+    @dg.asset(partitions_def=mesh_branches)
+    def evaluated_qa(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return tables[context.partition_key]
+
+    @dg.asset
+    def current_citations() -> pl.DataFrame:
+        everything = current(*ROWS, qa(11, branch="F03"), qa(12, branch="F03"))
+        return everything.with_columns(
+            state=pl.when(pl.col("pmid") == 3).then(pl.lit("retracted")).otherwise("state")
+        )
+
+    resources = {"io_manager": ParquetTables(storage=Storage(root=str(tmp_path))), "benchmarks": benchmarks}
+    of_the_corpus = [
+        checks.no_benchmark_item_is_trained_on,
+        checks.no_citation_is_in_two_splits,
+        checks.no_question_is_asked_twice,
+        checks.every_source_is_current,
+        checks.every_pair_is_in_or_out,
+    ]
+    everything = [evaluated_qa, current_citations, assembled_corpus, *of_the_corpus]
+    with dg.DagsterInstance.ephemeral(str(tmp_path)) as instance:
+        for branch in tables:
+            assert dg.materialize(
+                everything,
+                instance=instance,
+                resources=resources,
+                partition_key=branch,
+                selection=[evaluated_qa],
+            ).success
+        result = dg.materialize(
+            everything,
+            instance=instance,
+            resources=resources,
+            selection=dg.AssetSelection.assets("current_citations", "training_corpus", "corpus_exclusions"),
+            run_config={"ops": {"assembled_corpus": {"config": {"max_decision_share": 1.0}}}},
+        )
+    assert result.success
+    evaluations = result.get_asset_check_evaluations()
+    assert len(evaluations) == len(of_the_corpus)
+    assert all(evaluation.passed for evaluation in evaluations)
+    corpus = TrainingExample.validate(pl.read_parquet(tmp_path / "tables" / "training_corpus.parquet"))
+    assert corpus["pmid"].to_list() == [1, 2, 4, 5, 6, 7, 11]
+    metadata = result.asset_materializations_for_node("assembled_corpus")[0].metadata
+    assert metadata["pairs_evaluated"].value == 9
+    assert str(metadata["branches_without_pairs"].value).startswith("113 of 115: A01, ")
