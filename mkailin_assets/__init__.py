@@ -4,5 +4,7 @@ import warnings
 
 import dagster as dg
 
-# Checks per partition are a preview feature of Dagster 1.13; its notice would stand before every command.
+# Checks per partition and backfill policies are preview and beta features of Dagster 1.13, which says so
+# before every command.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -5,17 +5,19 @@ that the last finished update returned, so that a killed update is invisible to 
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import dagster as dg
 import numpy as np
 import polars as pl
+from upath import UPath
 
 from mkailin_resources.embeddings import Encoder, open_encoder
 from mkailin_resources.storage import Storage
@@ -38,7 +40,9 @@ _QUESTIONS_PER_BATCH = 256
 # Queries given to LanceDB at once: on 2 cores 1,200 a second, one after the other 440.
 _CONCURRENT = 32
 _PMIDS_PER_FILTER = 5_000
-_ROUNDS = 8
+# What LanceDB 0.40 says when another process has changed the table; it has no class of its own for it.
+_CONFLICTS = ("commit conflict", "Incompatible transaction")
+_MEANWHILE = "updating the index {}: another run wrote to it meanwhile; searches are as before, run it again"
 # A younger version may be about to be recorded by a run at the same time.
 _KEEP_VERSIONS = timedelta(days=1)
 _CLOCK_JUMP = timedelta(hours=2)
@@ -103,45 +107,33 @@ class ContextStore(dg.ConfigurableResource):
 
         `read` gives the citations of the PMIDs it is asked for, in frames of pmid, content_hash, title,
         text (title, newline, abstract) and heading_uis, one frame in memory at a time. `recorded` is the
-        version searches read now, which stays; other versions go after a day.
+        version searches read now, which stays; other versions go after a day. Of two updates at once the
+        second waits; where storage is remote it may fail with `IndexUnavailable`, the first is whole.
         """
-        uri = str(self.storage.path("index", encoder.fingerprint))
-        table = _head(uri, encoder.dimension)
-        unread = pl.DataFrame(schema={"pmid": pl.Int64})
-        first: tuple[pl.Series, pl.DataFrame] | None = None
-        finished = table.version == recorded
-        for attempt in range(_ROUNDS):
-            stale, missing = _difference(_held(table), wanted.join(unread, on="pmid", how="anti"))
-            first = first or (stale, missing)
-            if finished and stale.is_empty() and missing.is_empty():
-                break
-            try:
-                _remove(table, stale)
-                there = _add(table, read(missing["pmid"]), encoder)
-                unread = unread.vstack(missing.join(there, on="pmid", how="anti").select("pmid"))
-                _index(table, recorded)
-                finished = True
-            except RuntimeError as error:
-                # Another run updates the index now: what it left to do is seen in the next round.
-                if "commit conflict" not in str(error):
-                    raise
-                time.sleep(random.uniform(0, 0.2 * 2**attempt))
-                table.checkout_latest()
-                finished = False
-        else:
-            raise IndexUnavailable(f"updating the index {uri}: other runs keep writing to it; run it again")
-        stale, missing = first or (stale, missing)
-        written = missing.join(unread, on="pmid", how="anti")["pmid"]
-        replaced = len(written.filter(written.is_in(stale.implode())))
-        return IndexUpdate(
-            uri=uri,
-            table_version=table.version,
-            citations=table.count_rows(),
-            added=len(written) - replaced,
-            replaced=replaced,
-            removed=len(stale) - replaced,
-            unread=tuple(unread["pmid"]),
-        )
+        folder = self.storage.path("index", encoder.fingerprint)
+        with _alone(folder):
+            table = _head(str(folder), encoder.dimension)
+            stale, missing = _difference(_held(table), wanted)
+            written = unread = missing.clear()
+            if table.version != recorded or len(stale) or missing.height:
+                with _explained(folder):
+                    _remove(table, stale)
+                    written = _add(table, read(missing["pmid"]), encoder)
+                    _index(table, recorded)
+                unread = missing.join(written, on="pmid", how="anti")
+                left = _difference(_held(table), wanted.join(unread, on="pmid", how="anti"))
+                if len(left[0]) or left[1].height:
+                    raise IndexUnavailable(_MEANWHILE.format(folder))
+            replaced = int(written["pmid"].is_in(stale.implode()).sum())
+            return IndexUpdate(
+                uri=str(folder),
+                table_version=table.version,
+                citations=table.count_rows(),
+                added=written.height - replaced,
+                replaced=replaced,
+                removed=len(stale) - replaced,
+                unread=tuple(unread["pmid"]),
+            )
 
     def open(self, context_index: pl.DataFrame) -> "Searcher":
         """The index as a ContextIndex row names it; `IndexUnavailable` if that version is gone."""
@@ -245,10 +237,35 @@ class Searcher:
         return pl.concat(_wait(_answers([empty, *queries]))).sort("pmid")
 
 
+@contextmanager
+def _alone(folder: UPath) -> Iterator[None]:
+    """Wait until no other process of this machine updates the index; a killed one lets go of it."""
+    if folder.protocol not in ("", "file", "local"):
+        yield
+        return
+    import fcntl
+
+    local = Path(folder.path)
+    local.mkdir(parents=True, exist_ok=True)
+    with (local / "update.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _explained(folder: UPath) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if any(conflict in str(error) for conflict in _CONFLICTS):
+            raise IndexUnavailable(_MEANWHILE.format(folder)) from error
+        raise
+
+
 def _difference(held: pl.DataFrame, wanted: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
     """PMIDs to remove (outdated, gone or there twice), and then rows (pmid, content_hash) to add."""
     wanted = wanted.select("pmid", "content_hash")
-    right = held.join(wanted, on=["pmid", "content_hash"], how="semi")
+    right = held.filter(pl.col("pmid").is_unique()).join(wanted, on=["pmid", "content_hash"], how="semi")
     stale = held.join(right, on="pmid", how="anti")["pmid"].unique().sort()
     return stale, wanted.join(right, on="pmid", how="anti").sort("pmid")
 

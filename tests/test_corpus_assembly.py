@@ -9,6 +9,7 @@ from corpus_tables import current, evaluated, qa
 
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble, split_of
 from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.corpus.tables import CorpusExclusion, TrainingExample
 
 NO_BENCHMARK = benchmark_questions([])
@@ -46,7 +47,7 @@ def test_good_pairs_of_all_branches_enter_the_corpus() -> None:
 def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
     contexts = [
         {"rank": 1, "pmid": 8, "title": "First.", "text": "Text one."},
-        {"rank": 2, "pmid": 9, "title": None, "text": "Text two."},
+        {"rank": 2, "pmid": 9, "title": "", "text": "Text two."},
     ]
     row = qa(1, contexts=contexts, source_context="What the source saw.", decision=None, title="Zinc")
     row["question"] = "Does zinc help against colds?"
@@ -65,6 +66,18 @@ def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
         {"role": "assistant", "content": f"maybe. {row['long_answer']}"},
     ]
     assert example["decision"] is None
+
+
+def test_a_pair_without_any_context_is_an_example_with_an_empty_one() -> None:
+    row = qa(1, source_context=None, contexts=[])
+    corpus, exclusions = assemble(
+        {"C04": evaluated(row, rules=QualityRules(min_answer_support=0)).lazy()},
+        current(row),
+        NO_BENCHMARK,
+        AssemblyRules(),
+    )
+    assert exclusions.is_empty()
+    assert corpus["context"].to_list() == [""]
 
 
 def test_a_long_context_is_cut_at_a_word() -> None:
@@ -153,6 +166,7 @@ def test_the_most_frequent_decision_is_held_to_its_share() -> None:
     rows = [qa(pmid, decision="no" if pmid < 3 else "yes") for pmid in range(1, 11)]
     corpus, exclusions = assembled(*rows, max_decision_share=0.6)
     assert Counter(corpus["decision"]) == {"no": 2, "yes": 3}
+    assert corpus["pmid"].to_list() == [1, 2, 4, 9, 10], "another choice on another day or machine"
     assert exclusions["stage"].to_list() == ["balance"] * 5
     assert assembled(*rows, max_decision_share=1)[0].height == 10
 

@@ -12,13 +12,18 @@ from corpus_tables import current, evaluated, generated, qa
 from mkailin_assets.corpus import checks
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble
 from mkailin_assets.corpus.assets import QualityConfig, assembled_corpus, evaluated_qa
+from mkailin_assets.corpus.assets import generated_qa as generated_qa_asset
 from mkailin_assets.corpus.decontamination import benchmark_questions
-from mkailin_assets.corpus.tables import EvaluatedQA, TrainingExample
+from mkailin_assets.corpus.tables import EvaluatedQA, GeneratedQA, TrainingExample
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.pubmed.tables import BranchCitation
-from mkailin_assets.questions.tables import CandidateContexts
+from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
+from mkailin_assets.retrieval.tables import ContextIndex
 from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.embeddings import CorpusEncoder
+from mkailin_resources.index import ContextStore
+from mkailin_resources.models.extractive.agents import ConclusionAnswerer
 from mkailin_resources.storage import ParquetTables, Storage
 
 ROWS = [qa(pmid) for pmid in range(1, 8)]
@@ -124,6 +129,81 @@ def test_a_pair_that_is_lost_invented_or_placed_twice_is_found() -> None:
     both = EXCLUSIONS.with_columns(pmid=pl.lit(CORPUS["pmid"][0], pl.Int64))
     assert not check(pl.concat([EXCLUSIONS, both]), CORPUS, everything).passed
     assert not check(EXCLUSIONS, CORPUS, {}).passed
+
+
+def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_contexts(
+    tmp_path: Path,
+) -> None:
+    texts = ["Zinc shortens colds\nColds were shorter.", "Zinc in adults\nAdults recovered sooner."]
+    encoder = CorpusEncoder.learn(texts)
+    encoder.save(tmp_path)
+    store = ContextStore(storage=Storage(root=str(tmp_path)))
+    held = pl.DataFrame(
+        {
+            "pmid": [1, 2],
+            "content_hash": ["h1", "h2"],
+            "title": [text.split("\n")[0] for text in texts],
+            "text": texts,
+            "heading_uis": [["D1"], ["D2"]],
+        }
+    )
+    update = store.update(held, lambda pmids: [held], encoder, None)
+    index = {
+        "uri": update.uri,
+        "table_version": update.table_version,
+        "encoder": "corpus",
+        "encoder_uri": str(tmp_path),
+        "encoder_fingerprint": encoder.fingerprint,
+        "citations": update.citations,
+    }
+    sections = [
+        {
+            "label": "RESULTS",
+            "category": "RESULTS",
+            "text": "Colds lasted six days with zinc, eight without.",
+        },
+        {"label": "CONCLUSION", "category": "CONCLUSIONS", "text": "Zinc shortens colds in adults."},
+    ]
+    key = {"pmid": 1, "branch": "C01"}
+    asked = key | {"role": "domain", "question": "Does zinc shorten colds?", "generator": "asker"}
+    rows = {
+        "cold_start_preferences": (
+            ColdStartPreference,
+            key | {"chosen_role": "domain", "chosen_question": asked["question"]},
+        ),
+        "candidate_questions": (CandidateQuestion, asked),
+        "candidate_contexts": (CandidateContexts, asked | {"contexts": [{"rank": 1, "pmid": 2}]}),
+        "branch_citations": (
+            BranchCitation,
+            key
+            | {
+                "pubmed_file": "f",
+                "content_hash": "h1",
+                "title": "Zinc shortens colds",
+                "abstract": sections,
+            },
+        ),
+        "context_index": (ContextIndex, index),
+    }
+    tables = {
+        name: pl.DataFrame(
+            [{c: row.get(c) for c in schema.column_names()}], schema=schema.create_empty().schema
+        )
+        for name, (schema, row) in rows.items()
+    }
+    output = generated_qa_asset(
+        dg.build_asset_context(partition_key="C01"),
+        **tables,
+        answer_model=ConclusionAnswerer(),
+        context_store=store,
+    )
+    (row,) = GeneratedQA.validate(output.value).iter_rows(named=True)
+    assert row["question"] == "Does zinc shorten colds?"
+    assert row["contexts"] == [
+        {"rank": 1, "pmid": 2, "title": "Zinc in adults", "text": "Adults recovered sooner."}
+    ]
+    assert "shortens colds in adults" in row["long_answer"]
+    assert output.metadata["answered"].value == 1
 
 
 def test_the_evaluation_asset_keeps_every_row_and_counts_its_reasons() -> None:

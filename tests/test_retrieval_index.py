@@ -1,12 +1,13 @@
 """The index: what searches find, what a killed or concurrent update leaves."""
 
 import asyncio
+import functools
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -316,39 +317,37 @@ def test_a_killed_update_is_invisible_and_the_next_one_repairs_it(index: Index) 
 
 def test_updates_at_once_all_finish_with_a_whole_index(index: Index) -> None:
     frame = citations(TEXTS)
-    start = threading.Barrier(4)
-
-    def update(_: int) -> index_module.IndexUpdate:
-        def read(pmids: pl.Series) -> Iterator[pl.DataFrame]:
-            if not start.broken and pmids.len() == len(TEXTS):
-                start.wait(timeout=30)
-            yield frame.filter(pl.col("pmid").is_in(pmids.implode()))
-
-        return index.store.update(frame, read, index.encoder, None)
-
     with ThreadPoolExecutor(4) as runs:
-        updates = list(runs.map(update, range(4)))
+        update = functools.partial(index.store.update, frame, reader(frame), index.encoder)
+        updates = list(runs.map(update, [None] * 4))
     for done in updates:
         index.recorded = done.table_version
         assert index.held() == expected(TEXTS)
 
 
-def test_a_citation_that_another_run_added_meanwhile_is_there_once(index: Index) -> None:
+def test_an_update_that_another_one_disturbed_fails_and_changes_no_search(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on remote storage, where no lock makes the second wait."""
+    monkeypatch.setattr(index_module, "_alone", lambda folder: nullcontext())
+    index.update({1: TEXTS[1]})
     frame = citations(TEXTS)
     other = Index(index.folder / "other", index.encoder)
     other.store = index.store
 
     def read(pmids: pl.Series) -> Iterator[pl.DataFrame]:
-        if other.recorded is None:
-            other.update(TEXTS)
         yield frame.filter(pl.col("pmid").is_in(pmids.implode()))
+        other.update(TEXTS)
 
-    index.recorded = index.store.update(frame, read, index.encoder, None).table_version
+    with pytest.raises(IndexUnavailable, match="another run wrote to it meanwhile"):
+        index.store.update(frame, read, index.encoder, index.recorded)
+    assert index.held() == expected({1: TEXTS[1]})
+    index.update(TEXTS)
     assert index.held() == other.held() == expected(TEXTS)
 
 
 def test_old_versions_go_but_never_the_recorded_one(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "_KEEP_VERSIONS", timedelta(0))
+    monkeypatch.setattr(index_module, "_KEEP_VERSIONS", timedelta(milliseconds=1))
     monkeypatch.setattr(index_module, "_CLOCK_JUMP", timedelta(seconds=0.01))
     index.update(TEXTS)
     first_row = index.row

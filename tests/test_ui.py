@@ -11,7 +11,6 @@ from dagster_ui import dagster_ui
 from distillation import Distilled
 from playwright.sync_api import Page, expect, sync_playwright
 
-
 CHROMIUM = shutil.which("chromium")
 RUN_SECONDS = 120
 

@@ -134,13 +134,9 @@ def pmid_hash(pmid: int, purpose: str) -> int:
 
 def _texts(rules: AssemblyRules) -> list[pl.Expr]:
     one = pl.element().struct
-    labelled = pl.concat_str(
-        pl.format("[{}]", one.field("rank")),
-        one.field("title"),
-        one.field("text"),
-        separator=" ",
-        ignore_nulls=True,
-    )
+    label, title, text = pl.format("[{}]", one.field("rank")), one.field("title"), one.field("text")
+    titled = pl.when(title != "").then(title)
+    labelled = pl.concat_str(label, titled, text, separator=" ", ignore_nulls=True)
     found = pl.col("contexts").list.eval(labelled).list.join("\n\n")
     retrieved = pl.when(found != "").then(found)
     source, question = pl.col("source_context"), pl.col("question")

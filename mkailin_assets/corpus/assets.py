@@ -1,5 +1,6 @@
 """The corpus stage: from preferred questions to answers, their evaluation, and the corpus to train on."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,9 +36,8 @@ class AssemblyConfig(dg.Config, AssemblyRules):
     kinds={"polars"},
     code_version="1",
 )
-def generated_qa(
+def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
-    *,
     cold_start_preferences: pl.DataFrame,
     candidate_questions: pl.DataFrame,
     candidate_contexts: pl.DataFrame,
@@ -47,8 +47,9 @@ def generated_qa(
     context_store: ContextStore,
 ) -> dg.Output[pl.DataFrame]:
     """Question, contexts, long answer, yes/no/maybe decision and evidence of each citation."""
-    found = candidate_contexts["contexts"].explode(empty_as_null=False).struct.field("pmid").unique()
-    texts = context_store.open(context_index).texts(found.to_list())
+    started = time.perf_counter()
+    found = candidate_contexts["contexts"].explode(empty_as_null=False).struct.field("pmid")
+    texts = context_store.open(context_index).texts(found)
     generated = answers.generated_qa(
         cold_start_preferences,
         candidate_questions,
@@ -58,7 +59,8 @@ def generated_qa(
         answer_model,
         context.partition_key,
     )
-    return dg.Output(generated, metadata=_generated_metadata(generated))
+    seconds = time.perf_counter() - started
+    return dg.Output(generated, metadata=_generated_metadata(generated, seconds))
 
 
 @dg.asset(
@@ -118,12 +120,15 @@ def assembled_corpus(
     yield dg.Output(exclusions, "corpus_exclusions", metadata=about | _exclusion_metadata(exclusions))
 
 
-def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:
+def _generated_metadata(generated: pl.DataFrame, seconds: float) -> dict[str, Any]:
     answered = generated.filter(pl.col("failure").is_null())
+    failed = generated.filter(pl.col("failure").is_not_null()).select(_kind("failure"))
     return {
         "citations": generated.height,
         "answered": answered.height,
-        "failures": counts(generated.filter(pl.col("failure").is_not_null()), "failure"),
+        "failures": counts(failed, "failure"),
+        "seconds": round(seconds, 3),
+        "citations_per_second": round(generated.height / seconds, 1),
         "decisions": bars("Decisions", counts(answered, "decision")),
         "questions_by": counts(answered, "generator"),
         "answers_by": counts(answered, "answerer"),
@@ -134,10 +139,11 @@ def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:
 def _evaluated_metadata(evaluated: pl.DataFrame) -> dict[str, Any]:
     support = evaluated["answer_support"].drop_nulls().to_list()
     dropped = evaluated.filter(~pl.col("kept"))
+    against = dropped.select(pl.col("reasons").explode(empty_as_null=False)).select(_kind("reasons"))
     return {
         "pairs": evaluated.height,
         "kept": evaluated.height - dropped.height,
-        "dropped": counts(dropped.select(pl.col("reasons").explode(empty_as_null=False)), "reasons"),
+        "dropped": counts(against, "reasons"),
         "answer_support": histogram("Answers that rest on their contexts", support, "share of content words"),
         "found_their_source": evaluated["source_rank"].is_not_null().sum(),
         "preview": preview(evaluated.select("pmid", "question", "decision", "answer_support", "reasons")),
@@ -155,9 +161,14 @@ def _corpus_metadata(corpus: pl.DataFrame) -> dict[str, Any]:
 
 
 def _exclusion_metadata(exclusions: pl.DataFrame) -> dict[str, Any]:
-    reason = pl.col("reason").str.replace(r"PMID \d+", "another PMID")
+    reason = _kind("reason").str.replace(r"PMID \d+", "another PMID")
     return {
         "by_stage": bars("Pairs that stay out, by stage", counts(exclusions, "stage")),
         "by_reason": counts(exclusions.with_columns(reason), "reason"),
         "preview": preview(exclusions.filter(pl.col("question").is_not_null())),
     }
+
+
+def _kind(column: str) -> pl.Expr:
+    """The reason alone, without the text it is about."""
+    return pl.col(column).str.split(": ").list.first()

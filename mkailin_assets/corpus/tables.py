@@ -21,14 +21,7 @@ class GeneratedQA(dy.Schema):
     generator = dy.String(nullable=True, description="Model or agent that asked it")
     source_context = dy.String(nullable=True, description="Abstract of the source without its conclusion")
     contexts = dy.List(
-        dy.Struct(
-            {
-                "rank": dy.Int32(),
-                "pmid": dy.Int64(),
-                "title": dy.String(nullable=True),
-                "text": dy.String(),
-            }
-        ),
+        dy.Struct({"rank": dy.Int32(), "pmid": dy.Int64(), "title": dy.String(), "text": dy.String()}),
         description="Retrieved contexts, best first: rank, PMID, title, abstract",
     )
     long_answer = dy.String(nullable=True, description="Answer in sentences")

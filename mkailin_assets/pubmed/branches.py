@@ -22,8 +22,8 @@ def citations_of_branches(
     places = wanted.select(*_PLACE, branch="home_branch").partition_by("pubmed_file", as_dict=True)
     if missing := sorted({key for (key,) in places} - set(files)):
         raise ValueError(
-            f"gathering the citations of {', '.join(branches)}: current_citations names {', '.join(missing)}, "
-            "but pubmed_citations has no such partition; materialize it, or current_citations again"
+            f"gathering citations of {', '.join(branches)}: current_citations names {', '.join(missing)}; "
+            "pubmed_citations has no such partition; materialize it, or current_citations again"
         )
     parts: list[pl.DataFrame] = [BranchCitation.create_empty()]
     for (key,), of_file in places.items():

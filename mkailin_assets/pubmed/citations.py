@@ -1,7 +1,8 @@
 """Reads one of NLM's PubMed files: citations, deleted PMIDs, and the records that could not be read.
 
 The decompressed stream is cut into records, and each is parsed by itself: no tree of the file stands in
-memory, and a malformed record costs nothing but itself. No DTD is loaded, no entity resolved, nothing fetched.
+memory, and a malformed record costs nothing but itself. No DTD is loaded, no entity resolved, no file or
+address opened.
 """
 
 import gzip
@@ -22,8 +23,10 @@ _CHUNK = 1 << 20
 _HEAD = 1 << 16
 # Citations with thousands of authors stay below 4 MB; what never ends must not fill the memory.
 _LONGEST_RECORD = 64 << 20
-# Rows held as Python objects before they become columns.
-_BATCH = 4000
+# Rows held as tuples: many would keep the garbage collector busy, which takes a quarter of the time.
+_ROWS = 50
+# Records held as Python strings, before they become columns of a table.
+_BATCH = 8000
 
 _SOLID = re.compile(rb"\S")
 _ASIDE = re.compile(rb"<!--.*?-->|<\?.*?\?>", re.DOTALL)
@@ -113,22 +116,15 @@ def read_pubmed_file(file: BinaryIO, name: str) -> pl.DataFrame:
     older MedlineCitationSet. A record that cannot be read becomes a quarantined row with cause and raw text.
     Raises `UnreadablePubmedFile` for a file that is empty, truncated, corrupt, hostile or not from PubMed.
     """
-    tables: list[pl.DataFrame] = [PubmedRecord.create_empty()]
-    rows: list[_Row] = []
-    position = 0
+    table = _Table(name)
     try:
         for tag, text in _records(_decompressed(file), name):
-            found = _read(tag, text, position)
-            position += len(found)
-            rows += found
-            if len(rows) >= _BATCH:
-                tables.append(_table(rows, name))
-                rows.clear()
+            table.add(_read(tag, text, table.height))
     except EOFError as error:
         raise UnreadablePubmedFile(name, "the gzip stream breaks off: the file is truncated") from error
     except (gzip.BadGzipFile, zlib.error) as error:
         raise UnreadablePubmedFile(name, f"the gzip stream is corrupt ({error})") from error
-    return pl.concat([*tables, _table(rows, name)] if rows else tables, rechunk=True)
+    return table.whole()
 
 
 def _decompressed(file: BinaryIO) -> BinaryIO:
@@ -140,13 +136,8 @@ def _decompressed(file: BinaryIO) -> BinaryIO:
 def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
     """Cut what stands below the root into (tag, text); what is no record has an empty tag."""
     root, buffer = _after_root(stream, name)
-    boundary = re.compile(
-        rb"<(?:("
-        + _RECORD_OF_ROOT[root]
-        + rb"|PubmedBookArticle|DeleteCitation)(?=[\s/>])|/"
-        + root
-        + rb"\s*>)"
-    )
+    tags = _RECORD_OF_ROOT[root] + rb"|PubmedBookArticle|DeleteCitation"
+    boundary = re.compile(rb"<(?:(" + tags + rb")(?=[\s/>])|/" + root + rb"\s*>)")
     at, final = 0, False
     while True:
         solid = _SOLID.search(buffer, at)
@@ -251,16 +242,16 @@ def _deleted(element: etree._Element, position: int) -> _Row:
 
 
 def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, PLR0915 - one pass over the fields
-    citation = record if record.tag == "MedlineCitation" else record.find("MedlineCitation")
+    is_citation = record.tag == "MedlineCitation"
+    citation = record if is_citation else next(record.iterchildren("MedlineCitation"), None)
     if citation is None:
         raise _Unusable("no MedlineCitation")
     # Directly below: other PMIDs stand in CommentsCorrections.
-    identifier = citation.find("PMID")
+    identifier = next(citation.iterchildren("PMID"), None)
     if identifier is None:
         raise _Unusable("no PMID")
     pmid = _pmid(identifier)
     title = vernacular_title = year = journal = abbreviation = doi = pmc = None
-    text: str | None
     labels, categories, sections = list[str | None](), list[str | None](), list[str]()
     uis, names, majors, qualifiers = list[str | None](), list[str](), list[bool](), list[Sequence[str]]()
     type_uis, types = list[str | None](), list[str]()
@@ -281,13 +272,13 @@ def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, 
             if element.get("MajorTopicYN") == "Y":
                 majors[-1] = True
         elif tag == "AbstractText":
-            if not other_abstract and (text := _text(element)):
+            if not other_abstract and (section := _text(element)):
                 labels.append(element.get("Label") or None)
                 categories.append(element.get("NlmCategory") or None)
-                sections.append(text)
+                sections.append(section)
         elif tag == "Keyword":
-            if by_authors and (text := _text(element)):
-                keywords.append(text)
+            if by_authors and (keyword := _text(element)):
+                keywords.append(keyword)
         elif tag == "PublicationType":
             type_uis.append(element.get("UI"))
             types.append(element.text or "")
@@ -302,8 +293,7 @@ def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, 
         elif tag == "VernacularTitle":
             vernacular_title = _text(element) or None
         elif tag == "PubDate":
-            found = _YEAR.search(element.findtext("Year") or element.findtext("MedlineDate") or "")
-            year = int(found[0]) if found else None
+            year = _year(element)
         elif tag == "Title":
             journal = _text(element) or None
         elif tag == "MedlineTA":
@@ -315,16 +305,19 @@ def _citation(record: etree._Element, position: int) -> _Row:  # noqa: PLR0912, 
             by_authors = element.get("Owner") == "NOTNLM"
         elif tag == "OtherAbstract":
             other_abstract = True
-        elif element.get("Source") == "NLM" and (text := _text(element)).startswith("PMC"):
-            pmc = text  # OtherID: where PubMed Central's identifier stood until 2016
+        elif element.get("Source") == "NLM" and (other_id := _text(element)).startswith("PMC"):
+            pmc = other_id  # OtherID: where PubMed Central's identifier stood until 2016
     if title is None and vernacular_title is None:
         raise _Unusable("no title")
-    for article_id in record.iterfind("PubmedData/ArticleIdList/ArticleId"):
-        kind = article_id.get("IdType")
-        if kind == "doi":
-            doi = doi or _text(article_id)
-        elif kind == "pmc":
-            pmc = pmc or _text(article_id)
+    # Only below PubmedData: references have identifiers, too.
+    for data in record.iterchildren("PubmedData"):
+        for identifiers in data.iterchildren("ArticleIdList"):
+            for article_id in identifiers:
+                kind = article_id.get("IdType")
+                if kind == "doi":
+                    doi = doi or _text(article_id)
+                elif kind == "pmc":
+                    pmc = pmc or _text(article_id)
     return _Row(
         "citation",
         position,
@@ -360,6 +353,14 @@ def _pmid(element: etree._Element) -> int:
 def _version(element: etree._Element) -> int | None:
     text = element.get("Version", "")
     return int(text) if _VERSION.fullmatch(text) else None
+
+
+def _year(date: etree._Element) -> int | None:
+    """Of Year, or of MedlineDate (`1998 Dec-1999 Jan`) the first."""
+    for part in date.iterchildren("Year", "MedlineDate"):
+        if found := _YEAR.search(part.text or ""):
+            return int(found[0])
+    return None
 
 
 def _links(element: etree._Element) -> Iterator[tuple[str, int | None]]:
@@ -422,27 +423,77 @@ def _content_hash(*columns: Sequence[object]) -> str:
     return blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def _table(rows: Sequence[_Row], name: str) -> pl.DataFrame:
-    columns = dict(zip(_Row._fields, zip(*rows, strict=True), strict=True))
-    columns["pubmed_file"] = (name,) * len(rows)
-    schema = PubmedRecord.create_empty().schema
-    return pl.DataFrame({field: _series(columns[field], dtype) for field, dtype in schema.items()})
+class _Table:
+    """Rows on their way into a polars table."""
+
+    def __init__(self, name: str) -> None:
+        self.height = 0
+        self._name = name
+        self._rows: list[_Row] = []
+        self._parts: list[pl.DataFrame] = [PubmedRecord.create_empty()]
+        self._columns = self._empty_columns()
+
+    def add(self, rows: Sequence[_Row]) -> None:
+        self._rows += rows
+        self.height += len(rows)
+        if len(self._rows) >= _ROWS:
+            self._flatten()
+        if len(self._columns["record"].values) >= _BATCH:
+            self._finish_part()
+
+    def whole(self) -> pl.DataFrame:
+        self._flatten()
+        self._finish_part()
+        return pl.concat(self._parts, rechunk=True)
+
+    def _flatten(self) -> None:
+        for column, values in zip(self._columns.values(), zip(*self._rows, strict=True), strict=False):
+            column.extend(values)
+        self._rows.clear()
+
+    def _finish_part(self) -> None:
+        part = pl.DataFrame({name: column.series() for name, column in self._columns.items()})
+        self._parts.append(part.select(pl.lit(self._name).alias("pubmed_file"), pl.all()).select(self._parts[0].columns))
+        self._columns = self._empty_columns()
+
+    def _empty_columns(self) -> "dict[str, _Column]":
+        types = self._parts[0].schema
+        return {name: _Column(types[name]) for name in _Row._fields}
 
 
-def _series(values: Sequence[Any], dtype: pl.DataType) -> pl.Series:
-    """A column, nested ones built from flat ones: given nested values, polars takes ten times as long."""
-    if not isinstance(dtype, pl.List):
-        return pl.Series(values, dtype=dtype)
-    if isinstance(dtype.inner, pl.Struct):
-        fields = {
-            field.name: _series(list(chain.from_iterable(row[n] for row in values)), field.dtype)
-            for n, field in enumerate(dtype.inner.fields)
-        }
-        items, counts = pl.DataFrame(fields).to_struct(), [len(row[0]) for row in values]
-    else:
-        items, counts = _series(list(chain.from_iterable(values)), dtype.inner), list(map(len, values))
-    every = pl.DataFrame({"row": pl.int_range(len(values), eager=True), "count": counts})
-    filled = every.filter(pl.col("count") > 0).select(pl.col("row").repeat_by("count").explode())
-    lists = filled.with_columns(item=items).group_by("row", maintain_order=True).agg("item")
-    joined = every.join(lists, on="row", how="left", maintain_order="left")["item"]
-    return joined.fill_null(pl.Series([[]], dtype=dtype))
+class _Column:
+    """A column kept flat, lists as their lengths and their items: given nested values polars takes far longer."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._dtype = dtype
+        self.values: list[Any] = []
+        self._fields: list[_Column] = []
+        if isinstance(dtype, pl.List):
+            inner = dtype.inner
+            self._fields = [_Column(f.dtype) for f in inner.fields] if isinstance(inner, pl.Struct) else [_Column(inner)]
+
+    def extend(self, values: Sequence[Any]) -> None:
+        if not isinstance(self._dtype, pl.List):
+            self.values += values
+        elif isinstance(self._dtype.inner, pl.Struct):
+            self.values += [len(value[0]) for value in values]
+            for field, column in zip(self._fields, zip(*values, strict=True), strict=False):
+                field.extend(list(chain.from_iterable(column)))
+        else:
+            self.values += map(len, values)
+            self._fields[0].extend(list(chain.from_iterable(values)))
+
+    def series(self) -> pl.Series:
+        if not isinstance(self._dtype, pl.List):
+            return pl.Series(self.values, dtype=self._dtype)
+        items = [field.series() for field in self._fields]
+        if isinstance(self._dtype.inner, pl.Struct):
+            names = [field.name for field in self._dtype.inner.fields]
+            item = pl.DataFrame(dict(zip(names, items, strict=True))).to_struct()
+        else:
+            item = items[0]
+        every = pl.DataFrame({"row": pl.int_range(len(self.values), eager=True), "count": self.values})
+        filled = every.filter(pl.col("count") > 0).select(pl.col("row").repeat_by("count").explode())
+        lists = filled.with_columns(item=item).group_by("row", maintain_order=True).agg("item")
+        joined = every.join(lists, on="row", how="left", maintain_order="left")["item"]
+        return joined.fill_null(pl.Series([[]], dtype=self._dtype))

@@ -30,7 +30,7 @@ def resolve(files: Mapping[str, pl.LazyFrame], home: HomeBranches) -> pl.DataFra
     position. Quarantined records leave what was there before. The order of `files` makes no difference.
 
     Files are read from the newest to the oldest, one at a time: memory is that of the result, one file's
-    headings and abstracts, and a bit of state for each PMID; time grows with the records.
+    headings and abstracts, and a byte for each PMID; time grows with the records.
     """
     seen = np.zeros(_PMIDS, dtype=np.bool_)
     parts: list[pl.DataFrame] = [CurrentCitation.create_empty()]

@@ -78,8 +78,8 @@ def _question_metadata(questions: pl.DataFrame, citations: int, seconds: float) 
         "questions": asked.height,
         "questions_by_role": counts(asked, "role"),
         "failures_by_role": counts(failed, "role"),
-        # Reasons may quote the text they are about; the counts are of the reason alone.
-        "failures": counts(failed.with_columns(pl.col("failure").str.split(": ").list.last()), "failure"),
+        # A reason may quote the text it is about, behind a colon.
+        "failures": counts(failed.with_columns(pl.col("failure").str.split(": ").list.first()), "failure"),
         "questions_by": counts(asked, "generator"),
         "seconds": round(seconds, 3),
         "citations_per_second": round(citations / seconds, 1) if seconds else 0.0,

@@ -170,7 +170,7 @@ def _trainer_class() -> Any:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            """On a CPU TRL 1.16 projects the prompt onto the vocabulary too, which doubles the time of a step."""
+            """On a CPU TRL 1.16 projects the prompt onto the vocabulary too, at twice the time of a step."""
             labels = inputs.pop("labels")
             answers = (labels != UNSUPERVISED).any(dim=0).nonzero()
             window = labels.shape[1] - int(answers[0]) + 1

@@ -17,19 +17,13 @@ from mkailin_resources.sample.mesh import COLUMNS, EXCERPT
 MOST_ENTRY_TERMS = 3
 LONGEST_ENTRY_TERM = 40
 CHECK_TAGS = (
-    "Adolescent",
-    "Adult",
-    "Aged",
-    "Aged, 80 and over",
-    "Animals",
-    "Child",
-    "Child, Preschool",
-    "Female",
-) + ("Humans", "Infant", "Infant, Newborn", "Male", "Mice", "Middle Aged", "Pregnancy", "Rats", "Young Adult")
+    "Adolescent Adult Aged Animals Child Female Humans Infant Male Mice Pregnancy Rats".split()
+    + "Aged, 80 and over|Child, Preschool|Infant, Newborn|Middle Aged|Young Adult".split("|")
+)
 
 
 def headings_used() -> set[str]:
-    """Names of all descriptors and publication types in the citations and the benchmark, but those unknown."""
+    """Names of the descriptors and publication types that the sample uses, but for the unknown one."""
     composed = compose()
     studies = [*composed.studies, *composed.benchmark]
     names = {heading.split("/")[0] for study in studies for heading in [*study.headings, *study.tags]}
@@ -45,7 +39,7 @@ def headings_used() -> set[str]:
 
 
 def rewrite(descriptors: Path) -> int:
-    """Writes the excerpt; number of descriptors. Raises `ValueError` for headings that are not in the file."""
+    """Writes the excerpt; number of descriptors. Raises `ValueError` for headings not in the file."""
     rows: dict[str, dict[str, str]] = {}
     places: dict[str, str] = {}
     with gzip.open(descriptors) as stream:

@@ -81,9 +81,9 @@ class Excerpt:
             if "." in number:
                 parents[ui].add(holder[number.rpartition(".")[0]])
         descendants = dict.fromkeys(parents, 0)
-        for ui in parents:
+        for above in parents.values():
             seen: set[str] = set()
-            todo = set(parents[ui])
+            todo = set(above)
             while todo:
                 seen |= todo
                 todo = {up for parent in todo for up in parents[parent]} - seen

@@ -197,7 +197,8 @@ class Writer:
         """
         year = self.rng.randint(plan.since, 2026)
         form = form or self.rng.choice(("statement", "statement", "question", "noun", "noun"))
-        for _ in range(40):
+        for attempt in range(40):
+            self.wordy = attempt // 10
             study = self._tell(plan, year, form, layout or self._layout(plan, year))
             words = sum(len(section.text.split()) for section in study.sections)
             if WORDS[0] <= words <= WORDS[1]:
@@ -293,11 +294,14 @@ class Writer:
     def _told(self, plan: Plan, methods: str, results_: Sequence[str], extras: int) -> dict[str, str]:
         """Methods and results, with so many of the remarks that fit any result of this verdict."""
         pool = f"extra_{plan.verdict}" if f"extra_{plan.verdict}" in FRAMES[plan.design] else "extra"
+        single_sex = plan.topic.sex != "both"
+        fitting = [
+            remark for remark in FRAMES[plan.design][pool] if not (single_sex and "men and women" in remark)
+        ]
         remarks: list[str] = []
-        while len(remarks) < extras:
+        while len(remarks) < min(extras + self.wordy, len(fitting)):
             remark = self.deck.deal(plan.design, pool)
-            single_sex = plan.topic.sex != "both" and "men and women" in remark
-            if not single_sex and remark not in remarks:
+            if remark in fitting and remark not in remarks:
                 remarks.append(remark)
         return {
             "methods": f"{methods} {self.deck.deal(plan.design, 'primary')}",

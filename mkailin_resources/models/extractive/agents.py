@@ -62,10 +62,8 @@ class ConclusionAnswerer:
 def answer_from_conclusion(document: Document, question: str | None) -> Answer:
     """The conclusion as long answer, its decision where the question is one of yes or no, and its evidence.
 
-    Evidence: the conclusion's sentences, nearest to the question first, and the sentence before the
-    conclusion
-    that shares most content words with question and conclusion. Raises `NotAClaim` without question or
-    conclusion.
+    Evidence: the conclusion's sentences, nearest to the question first, and the sentence of the results that
+    shares most content words with both. Raises `NotAClaim` without question or conclusion.
     """
     if not question:
         raise NotAClaim("there is no question to answer")

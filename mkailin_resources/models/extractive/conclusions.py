@@ -103,7 +103,7 @@ _NO_FINDING = re.compile(
     r"\b(?:further|future|additional|more|larger|prospective|longitudinal) (?:\w+ ){0,3}"
     r"(?:stud(?:y|ies)|research|trials?|investigations?|work|analys[ie]s)\b|https?:|www\.|\b"
     + lex.either(
-        "are_needed articles authors available_at avenue basis described discussed encouraged evidence "
+        "are_needed articles authors available_at avenue basis described discussed elucidate encouraged evidence "
         "framework "
         r"funded implications? insights? introduced is_needed license light needs?_to_be opportunit\w+ "
         r"outlined papers "
@@ -135,7 +135,7 @@ def question_from_conclusion(document: Document) -> str:
             return question
         except NotAClaim as reason:
             reasons.append(str(reason))
-    raise NotAClaim(f"no claim of the conclusion stands alone: {reasons[0]}")
+    raise NotAClaim(f"no claim of the conclusion stands alone ({reasons[0]})")
 
 
 def _candidates(abstract: Abstract) -> list[str]:
@@ -165,6 +165,7 @@ def _from_sentence(sentence: str, vocabulary: Vocabulary) -> str:
 def _claim(sentence: str) -> str:
     """What a sentence claims, without connectives, statistics and the cue."""
     text = re.sub(r"(?<=[a-z] )(?:therefore|thus|hence) ", "", sentence)
+    text = re.sub(r"(?<=[a-z]) (?:suggesting|indicating|implying) that .+", "", text)
     text = _ASIDE.sub(" ", _STATISTICS.sub("", clean(text)).rstrip(" .;"))
     text = _without_connective(text)
     cue = _CUE.match(text)

@@ -87,10 +87,8 @@ _ENOUGH_OTHERWISE = re.compile(
     r"would have reduced)\b",
     re.I,
 )
-_OPEN = re.compile(r"(?:what|which|who|whom|whose|when|where|why|how)\b", re.I)
-_YES_NO = re.compile(
-    rf"(?:^|[,:.;?\u2013\u2014-] ?)(?:{'|'.join(sorted(lex.AUXILIARIES - {'cannot'}))})\b[^?]*\?", re.I
-)
+_INVERTED = re.compile(rf"(?:{'|'.join(sorted(lex.AUXILIARIES))})\b", re.I)
+_OPEN = re.compile(r"(?:^|[,:;.\u2013\u2014-] ?)(?:what|which|who|whom|whose|when|where|why|how)\b", re.I)
 _STOP = (
     lex.PREPOSITIONS
     | lex.CONJUNCTIONS
@@ -111,8 +109,8 @@ def content_stems(text: str) -> set[str]:
 
 
 def is_yes_no_question(question: str) -> bool:
-    """Whether yes, no or maybe could answer it."""
-    return bool(_YES_NO.search(question)) and not _OPEN.match(question)
+    """Whether yes, no or maybe could answer it: an inverted or elliptic one, without a question word."""
+    return bool(_INVERTED.match(question)) or not _OPEN.search(question)
 
 
 def decide(question: str, conclusion: str) -> Decision:

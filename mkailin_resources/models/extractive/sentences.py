@@ -9,7 +9,7 @@ from mkailin_resources.models.interface import Document, Section
 _CONCLUDING_LABEL = re.compile(
     r"conclu|interpretation|implication|summary|key messages?|take-home|\binference\b", re.I
 )
-_RESULTS = re.compile(r"result|finding|outcome", re.I)
+_RESULTS = re.compile(r"result|finding", re.I)
 _NOT_CONCLUDING = re.compile(r"^(practical|research|social|theoretical|policy)\b", re.I)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|cf|et al|ca|approx|Fig|Figs|No|Dr|Prof|St|sp|spp|subsp|var|resp|incl|etc|Eq|"

@@ -10,6 +10,7 @@ from mkailin_resources.models.extractive.wording import Vocabulary, clean, is_wh
 from mkailin_resources.models.interface import Document
 
 MAX_WORDS = 45
+_LEANING_WORDS = 5
 
 _NOT_RESEARCH = re.compile(
     r"\W*(?:comment(?:ary)? on|correction|corrigendum|editorial|errat(?:um|a)|expression of concern|foreword|"
@@ -56,7 +57,7 @@ def _parts(title: str) -> list[str]:
     """Main title and subtitles: at a colon, a spaced dash, a semicolon or a full stop."""
     pieces = re.split(
         r"(?<=[^\s]):\s+|\s+[-\u2013\u2014]+\s+|\u2014|;\s+|(?<=[a-z])-(?=(?:an?|the) )|"
-        r"(?<=[A-Za-z)]{2})\.\s+(?=[A-Z])",
+        r"(?<=[A-Za-z0-9)]{2})\.\s+(?=[A-Z])",
         title.rstrip(" ."),
     )
     parts = [piece.strip(' ."\u201c\u201d') for piece in pieces]
@@ -91,8 +92,11 @@ def _asked(title: str, vocabulary: Vocabulary) -> str:
     """The question within a title that asks."""
     asked = re.match(r"[^?]+\?", title)
     question = asked[0].strip() if asked else title
-    for piece in re.split(r"(?<=\w):\s+|(?<=[a-z)]{2})\.\s+|\s+[-\u2013\u2014]\s+", question)[::-1]:
-        if _QUESTION_WORD.match(piece) and not _PRONOUN.search(piece):
+    pieces = re.split(r"(?<=\w):\s+|(?<=[a-z)]{2})\.\s+|\s+[-\u2013\u2014]\s+", question)
+    for piece in pieces[::-1]:
+        # "X and Y: is there a link?" needs its topic; a longer question names it.
+        alone = piece is pieces[0] or len(piece.split()) > _LEANING_WORDS
+        if alone and _QUESTION_WORD.match(piece) and not _PRONOUN.search(piece):
             plain = vocabulary.mid_sentence(piece)
             return plain[0].upper() + plain[1:]
     topic = re.fullmatch(r"(.+?)(?::|,| [-\u2013\u2014]) ((?:an?|the) [^?:]+\?)", question)

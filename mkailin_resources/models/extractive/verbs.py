@@ -32,7 +32,10 @@ _VERB_BEFORE = {
     "interface": lex.words("with"),
     "benefit": lex.words("from"),
     "correlate": lex.words("with"),
-    "rise": lex.words("in during before"),
+    "decline": lex.words("with"),
+    "decrease": lex.words("with"),
+    "increase": lex.words("with"),
+    "rise": lex.words("in during before with"),
     "signal": lex.words("through via"),
 }
 # Participles that open an object: "produces increased levels".
