@@ -100,8 +100,9 @@ class Distillation:
             raise Incomplete
 
     def _assets_of(self, job: str) -> list[str]:
-        layer = self._defs.resolve_job_def(job).asset_layer
-        return [key.to_user_string() for key in layer.selected_asset_keys]
+        selected = self._defs.resolve_job_def(job).asset_layer.selected_asset_keys
+        order = self._defs.resolve_asset_graph().toposorted_asset_keys
+        return [key.to_user_string() for key in order if key in selected]
 
     def _branches(self) -> list[str]:
         """The branches asked for, else every branch that is home to a citation, in the order of the tree."""
@@ -113,7 +114,7 @@ class Distillation:
 
     def report(self) -> None:
         """What there is now: a line per asset, answers to read, and where everything lies."""
-        table = Table("asset", "partitions", "rows", "seconds", title="The lineage")
+        table = Table("asset", "partitions", "rows", "seconds", title="The lineage", title_justify="left")
         for column in table.columns[1:]:
             column.justify = "right"
         for name, partitions in self._touched.items():
@@ -143,7 +144,8 @@ class Distillation:
         console.print("\n[bold]From the corpus[/]")
         for row in corpus.unique("branch", keep="first", maintain_order=True).head(ANSWERS_SHOWN).to_dicts():
             console.print(f"  [cyan]{row['branch']} PMID {row['pmid']}[/]  {row['question']}")
-            console.print(f"    {row['decision']}. {row['long_answer'][:300]}", style="dim", markup=False)
+            decision = f"{row['decision']}: " if row["decision"] else ""
+            console.print(f"    {decision}{row['long_answer'][:300]}", style="dim", markup=False)
         console.print()
 
 

@@ -31,7 +31,7 @@ def _line(event: dg.DagsterEvent) -> str | None:
             done = event.step_materialization_data.materialization
             rows = done.metadata.get("dagster/row_count")
             where = f" [cyan]{done.partition}[/]" if done.partition else ""
-            size = f", {rows.value:,} rows" if rows else ""
+            size = f", {rows.value:,} {'row' if rows.value == 1 else 'rows'}" if rows else ""
             return f"  [green]✓[/] {done.asset_key.to_user_string()}{where}{size}"
         case DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.asset_check_evaluation_data

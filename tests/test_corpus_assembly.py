@@ -49,7 +49,7 @@ def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
         {"rank": 1, "pmid": 8, "title": "First.", "text": "Text one."},
         {"rank": 2, "pmid": 9, "title": "", "text": "Text two."},
     ]
-    row = qa(1, contexts=contexts, source_context="What the source saw.", decision=None, title="Zinc")
+    row = qa(1, contexts=contexts, source_context="What the source saw.", decision="yes", title="Zinc")
     row["question"] = "Does zinc help against colds?"
     row["long_answer"] = "The source saw what text one and two saw."
     corpus, _ = assembled(row)
@@ -63,9 +63,17 @@ def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
             "content": f"Context: {context}\n\nQuestion: {row['question']}\n\n"
             "Answer yes, no or maybe, then explain.",
         },
-        {"role": "assistant", "content": f"maybe. {row['long_answer']}"},
+        {"role": "assistant", "content": f"yes. {row['long_answer']}"},
     ]
-    assert example["decision"] is None
+
+
+def test_an_open_question_is_neither_asked_nor_taught_a_decision() -> None:
+    row = qa(1, decision=None)
+    corpus, _ = assembled(row)
+    asked, answered = corpus["messages"][0]
+    assert asked["content"].endswith("Answer in a few sentences.")
+    assert answered["content"] == row["long_answer"]
+    assert corpus["decision"][0] is None
 
 
 def test_a_pair_without_any_context_is_an_example_with_an_empty_one() -> None:
@@ -169,6 +177,13 @@ def test_the_most_frequent_decision_is_held_to_its_share() -> None:
     assert corpus["pmid"].to_list() == [1, 2, 4, 9, 10], "another choice on another day or machine"
     assert exclusions["stage"].to_list() == ["balance"] * 5
     assert assembled(*rows, max_decision_share=1)[0].height == 10
+
+
+def test_open_questions_do_not_count_towards_the_share_of_a_decision() -> None:
+    decided = [qa(pmid, decision="no" if pmid < 3 else "yes") for pmid in range(1, 11)]
+    open_ones = [qa(pmid, decision=None) for pmid in range(11, 31)]
+    corpus, _ = assembled(*decided, *open_ones, max_decision_share=0.6)
+    assert Counter(corpus["decision"]) == {"no": 2, "yes": 3, None: 20}
 
 
 def test_a_single_decision_has_nothing_to_be_balanced_against() -> None:

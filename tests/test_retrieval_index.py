@@ -325,8 +325,9 @@ def test_updates_at_once_all_finish_with_a_whole_index(index: Index) -> None:
         assert index.held() == expected(TEXTS)
 
 
+@pytest.mark.parametrize("moment", ["before it adds the same citations", "before it updates the word index"])
 def test_an_update_that_another_one_disturbed_fails_and_changes_no_search(
-    index: Index, monkeypatch: pytest.MonkeyPatch
+    index: Index, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """As on remote storage, where no lock makes the second wait."""
     monkeypatch.setattr(index_module, "_alone", lambda folder: nullcontext())
@@ -336,8 +337,11 @@ def test_an_update_that_another_one_disturbed_fails_and_changes_no_search(
     other.store = index.store
 
     def read(pmids: pl.Series) -> Iterator[pl.DataFrame]:
+        if moment == "before it adds the same citations":
+            other.update(TEXTS)
         yield frame.filter(pl.col("pmid").is_in(pmids.implode()))
-        other.update(TEXTS)
+        if moment == "before it updates the word index":
+            other.update(TEXTS)
 
     with pytest.raises(IndexUnavailable, match="another run wrote to it meanwhile"):
         index.store.update(frame, read, index.encoder, index.recorded)

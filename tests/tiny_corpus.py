@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from mkailin_assets.corpus.chat import CONTEXT, DECIDE, QUESTION
 from mkailin_assets.corpus.tables import TrainingExample
 
 SUBSTANCES = ("amarin", "belosol", "corvane", "delphine", "esterol", "folanib")
@@ -33,7 +34,7 @@ def training_example(
     pmid: int, split: str, *, question: str, context: str, decision: str, long_answer: str
 ) -> dict[str, object]:
     """One row, its messages worded as `training_corpus` words them."""
-    asked = f"Context: {context}\n\nQuestion: {question}\n\nAnswer yes, no or maybe, then explain."
+    asked = CONTEXT.format(context) + QUESTION.format(question) + DECIDE
     return {
         "example_id": f"example-{pmid}",
         "pmid": pmid,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import polars as pl
 from pydantic import BaseModel, Field
 
+from mkailin_assets.corpus import chat
 from mkailin_assets.corpus.decontamination import contamination, normalised
 from mkailin_assets.corpus.duplicates import duplicates
 from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, TrainingExample
@@ -100,20 +101,19 @@ def repeated(rows: pl.DataFrame, similarity: float) -> pl.Series:
 def over_represented(rows: pl.DataFrame, share: float) -> pl.Series:
     """Why a row of the most frequent decision is one too many; null where it is not.
 
-    A row without decision counts as maybe, which is what the model is taught. Where there is one decision
-    alone there is nothing to balance it against, and all rows stay.
+    The share is one of the rows that decide something. Where there is one decision alone there is nothing
+    to balance it against, and all rows stay.
     """
-    order = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "balance"), return_dtype=pl.UInt64)
-    taught = rows.select(decision=pl.col("decision").fill_null("maybe"), order=order)
-    kinds = taught["decision"].value_counts().sort("count", "decision", descending=True)
+    kinds = rows["decision"].drop_nulls().value_counts().sort("count", "decision", descending=True)
     if kinds.height < 2 or share == 1:
         return pl.Series("reason", [None] * rows.height, dtype=pl.String)
     most, count = kinds.row(0)
     # Rounding must not cost a row that the share allows.
-    places = math.floor(share / (1 - share) * (rows.height - count) + 1e-9)
-    turn = pl.col("order").rank("ordinal").over("decision")
+    places = math.floor(share / (1 - share) * (kinds["count"].sum() - count) + 1e-9)
+    order = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "balance"), return_dtype=pl.UInt64)
+    turn = order.rank("ordinal").over("decision")
     reason = pl.lit(f"one {most} too many: {places} of them make {share:.0%}")
-    return taught.select(
+    return rows.select(
         reason=pl.when((pl.col("decision") == most) & (turn > places)).then(reason)
     ).to_series()
 
@@ -170,10 +170,11 @@ def _examples(rows: pl.DataFrame) -> pl.DataFrame:
         return hashlib.blake2b(f"{pmid}\n{question}".encode(), digest_size=16).hexdigest()
 
     ids = [example_id(pmid, question) for pmid, question in rows.select("pmid", "question").iter_rows()]
-    asked = pl.format(
-        "Context: {}\n\nQuestion: {}\n\nAnswer yes, no or maybe, then explain.", "context", "question"
-    )
-    answered = pl.format("{}. {}", pl.col("decision").fill_null("maybe"), "long_answer")
+    decides = pl.col("decision").is_not_null()
+    told = pl.when(decides).then(pl.lit(chat.DECIDE)).otherwise(pl.lit(chat.EXPLAIN))
+    asked = pl.format(f"{chat.CONTEXT}{chat.QUESTION}{{}}", "context", "question", told)
+    decided = pl.format(chat.DECIDED, "decision", "long_answer")
+    answered = pl.when(decides).then(decided).otherwise(pl.col("long_answer"))
 
     def said(role: str, content: pl.Expr) -> pl.Expr:
         return pl.struct(role=pl.lit(role), content=content)

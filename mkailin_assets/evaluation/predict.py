@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
+from mkailin_assets.corpus.chat import CONTEXT, DECIDE, QUESTION
 from mkailin_assets.corpus.tables import DECISIONS
 from mkailin_assets.evaluation.pubmedqa import PubMedQAItem
 from mkailin_assets.training.encoding import Message, QuestionTooLong, encode_prompt
@@ -106,9 +107,8 @@ def predict_with_model(
 def chat(item: PubMedQAItem, protocol: Protocol) -> tuple[list[Message], str]:
     """The messages that ask for a decision, as `training_corpus` words them, and the context among them."""
     context = " ".join(item.contexts) if protocol == "reasoning_required" else ""
-    shown = f"Context: {context}\n\n" if context else ""
-    asked = f"{shown}Question: {item.question}\n\nAnswer yes, no or maybe, then explain."
-    return [{"role": "user", "content": asked}], context
+    shown = CONTEXT.format(context) if context else ""
+    return [{"role": "user", "content": shown + QUESTION.format(item.question) + DECIDE}], context
 
 
 def decision_scores(

@@ -15,10 +15,10 @@ _LINKING_ADVERB = lex.either(
     accordingly additionally again also altogether and as_a_result as_such but by_contrast collectively
     consequently conversely finally first for_now for_the_first_time further furthermore hence however
     importantly in_addition(?!_to) most_notably in_brief in_conclusion in_contrast in_fact in_general
-    in_particular in_short in_sum
-    in_summary in_the_aggregate indeed interestingly lastly moreover nevertheless nonetheless notably overall
-    remarkably second similarly so specifically strikingly surprisingly taken_together therefore third thus
-    to_conclude to_date to_our_knowledge to_summarise to_summarize together
+    in_particular in_short in_sum in_summary in_the_aggregate indeed interestingly lastly moreover
+    nevertheless nonetheless notably overall remarkably second similarly so specifically strikingly
+    surprisingly taken_together therefore third thus to_conclude to_date to_our_knowledge to_summarise
+    to_summarize together
     """
 )
 _CONNECTIVE = re.compile(
@@ -32,20 +32,18 @@ _CONNECTIVE = re.compile(
 _EVIDENCE = lex.either("results? findings? data evidence analysis analyses studies experiments?")
 _REPORTS = (
     lex.either(
-        "add advance argue conclude concluded confirm confirmed demonstrate demonstrated discovered document "
-        "emphasise emphasize establish favor favour find found highlight hypothesise hypothesize "
-        "identified imply "
-        "indicate indicated infer note observe observed postulate propose provide raise recommend report "
-        "reveal "
-        "revealed show showed shown speculate strengthen suggest suggested support think underscore believe"
+        "add advance argue conclude concluded confirm confirmed demonstrate demonstrated discovered "
+        "document emphasise emphasize establish favor favour find found highlight hypothesise hypothesize "
+        "identified imply indicate indicated infer note observe observed postulate propose provide raise "
+        "recommend report reveal revealed show showed shown speculate strengthen suggest suggested support "
+        "think underscore believe"
     )
     + "(?:e?s|ed|d)?"
 )
 _CONSIDERED = lex.either("apparent believed clear concluded evident likely possible proposed shown suggested")
 _IDEA = lex.either(
     "argument case concept conclusion contention evidence fact hypothesis idea notion possibility premise "
-    "proposal "
-    "suggestion theory view"
+    "proposal suggestion theory view"
 )
 # "Our findings suggest that X ..." and kin: everything up to "that".
 _CUE = re.compile(
@@ -72,14 +70,11 @@ _POINTS_BACK = re.compile(
     + lex.either(
         """
         above algorithm approach article authors? cases? changes? cohort combination compound condition
-    corresponding
-        current designed developed device differences? disease disorder drug effects? enzyme experimental
-    first
-        former four gene groups? intervention isolated latter manuscript mechanism method model mutant new
-        observed other paper participants patients present procedure program proposed protein receptor
-        reported resultant resulting review same sample second study subjects suggested system technique
-    test three
-        tool treatment trial two_groups work results? findings? data analysis
+        corresponding current designed developed device differences? disease disorder drug effects? enzyme
+        experimental first former four gene groups? intervention isolated latter manuscript mechanism method
+        model mutant new observed other paper participants patients present procedure program proposed
+        protein receptor reported resultant resulting review same sample second study subjects suggested
+        system technique test three tool treatment trial two_groups work results? findings? data analysis
         """
     )
     + r"\b(?! (?:of|for|that|between|in)\b)",
@@ -91,10 +86,9 @@ _LEANS_BACK = re.compile(
     r"treated|without))|"
     + lex.either(
         "they it its their his her one none neither each another others those same similar further future "
-        "additional "
-        "more much what such no_other at_least if because since when as conversely limitations studies "
-        "data evidence "
-        "only recommendations clinicians physicians researchers overall other the_study the_data the_above"
+        "additional more much what such no_other at_least if because since when as conversely limitations "
+        "studies data evidence only recommendations clinicians physicians researchers overall other "
+        "the_study the_data the_above"
     )
     + r"\b",
     re.I,
@@ -103,13 +97,11 @@ _NO_FINDING = re.compile(
     r"\b(?:further|future|additional|more|larger|prospective|longitudinal) (?:\w+ ){0,3}"
     r"(?:stud(?:y|ies)|research|trials?|investigations?|work|analys[ie]s)\b|https?:|www\.|\b"
     + lex.either(
-        "are_needed articles authors available_at avenue basis described discussed elucidate encouraged evidence "
-        "framework "
-        r"funded implications? insights? introduced is_needed license light needs?_to_be opportunit\w+ "
-        r"outlined papers "
-        "platform presented proposed recommended registered remains?_to_be remains?_unclear "
-        "remains?_unknown reported "
-        "reviewed summari[sz]ed supported_by understanding warranted"
+        r"are_needed articles authors available_at avenue basis described discussed elucidate encouraged "
+        r"evidence framework funded implications? insights? introduced is_needed license light needs?_to_be "
+        r"opportunit\w+ outlined papers platform presented proposed recommended registered remains?_to_be "
+        r"remains?_unclear remains?_unknown reported reviewed summari[sz]ed supported_by understanding "
+        r"warranted"
     )
     + r"\b",
     re.I,

@@ -114,8 +114,7 @@ _IRREGULAR = {
 }
 _DOUBLING = words(
     "confer control drop fit infer lag model occur overlap permit reprogram signal split stem transfer "
-    "transmit "
-    "transit trap trim"
+    "transmit transit trap trim"
 )
 
 
@@ -191,24 +190,22 @@ NAMES = words(
     "cannabis zika ebola notch wnt hedgehog smad toll africa african america american asia asian europe "
     "european australia australian canada canadian china chinese japan japanese korea korean india indian "
     "iran iranian iraq israel israeli egypt egyptian turkey turkish germany german france french italy "
-    "italian spain spanish portugal portuguese greece greek sweden swedish norway norwegian denmark "
-    "danish finland finnish iceland dutch netherlands belgium swiss switzerland austria austrian poland "
-    "polish russia russian ukraine brazil brazilian mexico mexican chile argentina peru colombia nigeria "
-    "nigerian kenya uganda ghana ethiopia tanzania malawi zambia taiwan taiwanese thailand thai vietnam "
-    "malaysia singapore indonesia pakistan bangladesh nepal arabia saudi jordan lebanon tunisia morocco "
-    "algeria english british england scotland scottish wales ireland irish london britain california "
-    "texas minnesota madrid nun rotterdam caucasian hispanic latino jewish ashkenazi arab medicare "
-    "medicaid medline pubmed cochrane twitter facebook google internet january february march april june "
-    "july august september october november december monday"
+    "italian spain spanish portugal portuguese greece greek sweden swedish norway norwegian denmark danish "
+    "finland finnish iceland dutch netherlands belgium swiss switzerland austria austrian poland polish "
+    "russia russian ukraine brazil brazilian mexico mexican chile argentina peru colombia nigeria nigerian "
+    "kenya uganda ghana ethiopia tanzania malawi zambia taiwan taiwanese thailand thai vietnam malaysia "
+    "singapore indonesia pakistan bangladesh nepal arabia saudi jordan lebanon tunisia morocco algeria "
+    "english british england scotland scottish wales ireland irish london britain california texas "
+    "minnesota madrid nun rotterdam caucasian hispanic latino jewish ashkenazi arab medicare medicaid "
+    "medline pubmed cochrane twitter facebook google internet january february march april june july "
+    "august september october november december monday"
 )
 
 # A pattern for the nouns that name a kind of study.
 STUDY_NOUNS = either(
     "analysis analyses assessment audit case_report case_reports case_series comparison evaluation "
-    "examination "
-    "experiment experiments follow-up investigation meta-analysis meta-analyses overview report review "
-    "reviews "
-    "study studies survey trial trials"
+    "examination experiment experiments follow-up investigation meta-analysis meta-analyses overview "
+    "report review reviews study studies survey trial trials"
 )
 
 

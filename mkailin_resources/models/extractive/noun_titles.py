@@ -16,18 +16,18 @@ _ANY_PREPOSITION = lex.either(" ".join(sorted(lex.PREPOSITIONS - {"vs."})))
 _PROPERTY = (
     lex.either(
         """
-    accuracy action advantage aetiology affinity application architecture association attitude barrier basis
-    benefit burden cause challenge characteristic composition concentration consequence contribution
-    correlation cost density determinant difference distribution diversity dynamics effect effectiveness
-    efficacy epidemiology etiology experience feasibility feature frequency function genetics heterogeneity
-    impact implication importance incidence influence interaction involvement kinetics limitation link
-    mechanics mechanism morphology natural_history nature neurotoxicity opportunities opportunity organization
-    origin outcome pathogenesis pathophysiology pattern perception performance pharmacokinetics potential
-    predictor prevalence prognosis properties property prospect quality ramification rate relation
-    relationship relevance reliability risk risk_factor role safety sensitivity significance similarities
-    similarity source specificity structure toxicity trend type use usefulness utility validity value
-    variability
-    """
+        accuracy action advantage aetiology affinity application architecture association attitude barrier
+        basis benefit burden cause challenge characteristic composition concentration consequence
+        contribution correlation cost density determinant difference distribution diversity dynamics effect
+        effectiveness efficacy epidemiology etiology experience feasibility feature frequency function
+        genetics heterogeneity impact implication importance incidence influence interaction involvement
+        kinetics limitation link mechanics mechanism morphology natural_history nature neurotoxicity
+        opportunities opportunity organization origin outcome pathogenesis pathophysiology pattern
+        perception performance pharmacokinetics potential predictor prevalence prognosis properties property
+        prospect quality ramification rate relation relationship relevance reliability risk risk_factor role
+        safety sensitivity significance similarities similarity source specificity structure toxicity trend
+        type use usefulness utility validity value variability
+        """
     )
     + "s?"
 )
@@ -61,10 +61,10 @@ _PARTICIPLES_OF_NOUNS = _pairs(
     development:developed diagnosis:diagnosed enhancement:enhanced expression:expressed formation:formed
     generation:generated identification:identified imaging:imaged induction:induced inhibition:inhibited
     isolation:isolated localization:localized management:managed measurement:measured modulation:modulated
-    monitoring:monitored prediction:predicted preparation:prepared prevention:prevented
-    processing:processed production:produced purification:purified quantification:quantified
-    reduction:reduced regulation:regulated removal:removed reversal:reversed synthesis:synthesized
-    treatment:treated visualization:visualized
+    monitoring:monitored prediction:predicted preparation:prepared prevention:prevented processing:processed
+    production:produced purification:purified quantification:quantified reduction:reduced
+    regulation:regulated removal:removed reversal:reversed synthesis:synthesized treatment:treated
+    visualization:visualized
     """
 )
 _POSSIBLE = lex.words(
@@ -89,10 +89,8 @@ _STUDYING = re.compile(
 )
 _COUNTABLE = lex.either(
     "algorithm approach assay case complex device domain framework gene interface intervention ligand link "
-    "locus "
-    "method model mutation network pathway platform program programme protein protocol receptor region "
-    "registry "
-    "role route sensor site strategy system technique tool variant"
+    "locus method model mutation network pathway platform program programme protein protocol receptor "
+    "region registry role route sensor site strategy system technique tool variant"
 )
 _NO_TOPIC = re.compile(
     rf"(?:an?|once|how|why|when|what|using|in (?!vitro|vivo)\w+|"
@@ -212,8 +210,7 @@ def _so(phrase: str) -> str | None:
     """'X mediated by Y' asks whether X is mediated by Y."""
     done = lex.either(
         "activated caused driven enhanced facilitated improved induced inhibited mediated modulated "
-        "prevented "
-        "promoted reduced regulated suppressed triggered"
+        "prevented promoted reduced regulated suppressed triggered"
     )
     match = re.fullmatch(
         rf"(?!an? |.*\b{_ANY_PREPOSITION}\b.* (?:associated|linked|{done}) )(.+?) "

@@ -26,10 +26,8 @@ _QUESTION_WORD = re.compile(
 )
 _NOT_A_DESCRIPTION = lex.either(
     "analysis approach assessment call case cohort commentary comparison evaluation experience focus "
-    "framework guide "
-    "investigation look meta-analysis method need overview perspective primer project protocol report "
-    "review role "
-    "series step story study summary survey systematic tale trial update way"
+    "framework guide investigation look meta-analysis method need overview perspective primer project "
+    "protocol report review role series step story study summary survey systematic tale trial update way"
 )
 
 
@@ -104,7 +102,7 @@ def _asked(title: str, vocabulary: Vocabulary) -> str:
         subject = vocabulary.mid_sentence(topic[1])
         return f"{be(subject)} {subject} {topic[2]}"
     if _QUESTION_WORD.match(re.sub(r"^.*?[:.,] ", "", question)):
-        return question
+        return question[0].upper() + question[1:]
     raise NotAClaim("the title's question is not a full sentence")
 
 

@@ -17,8 +17,8 @@ _ADJECTIVE = re.compile(r"(ive|ous|ful|ic|ical|able|ible|less|[^ac]ed|ional|enta
 _NO_ADJECTIVES = lex.words("logic seed feed statistic additive derivative topic clinic capsular")
 # "forms lacking", "models expressing": the word before is the noun they modify.
 _MODIFYING_PARTICIPLES = lex.words(
-    "lacking expressing including using containing involving undergoing receiving carrying harboring bearing "
-    "encoding meeting showing having being linking comparing"
+    "lacking expressing including using containing involving undergoing receiving carrying harboring "
+    "bearing encoding meeting showing having being linking comparing"
 )
 # Of verbs that are also nouns, few are verbs before a preposition: "results in", not "results of".
 _VERB_BEFORE = {
@@ -42,8 +42,7 @@ _VERB_BEFORE = {
 _CHANGED = lex.words("altered decreased elevated enhanced impaired improved increased reduced")
 _INTRANSITIVE = lex.words(
     "decline decrease increase differ occur improve persist progress remain vary correlate appear resolve "
-    "worsen "
-    "emerge respond rise result contribute participate fluctuate depend deteriorate"
+    "worsen emerge respond rise result contribute participate fluctuate depend deteriorate"
 )
 
 

@@ -7,12 +7,11 @@ from mkailin_resources.models.interface import Document
 
 # Other capitalised words of up to three letters are taken for symbols: Gli, Ret, Wnt.
 _SHORT_WORDS = lex.words(
-    "non new old use low age sex two six ten one gut rat eye ear how why what who when war red raw dry "
-    "wet hot fat arm leg hip lip sea air day due end far few gas law man men not set top web yes iron sun "
-    "aim act add "
-    "aid big box car dog cat pig cow egg era fit fly gap get hip ice key lab lag lay let log lot map mix "
-    "net now nut oil "
-    "own pan pay pet pre pro per put run see she skin so tea too toe try via way year young"
+    "non new old use low age sex two six ten one gut rat eye ear how why what who when war red raw dry wet "
+    "hot fat arm leg hip lip sea air day due end far few gas law man men not set top web yes iron sun aim "
+    "act add aid big box car dog cat pig cow egg era fit fly gap get hip ice key lab lag lay let log lot "
+    "map mix net now nut oil own pan pay pet pre pro per put run see she skin so tea too toe try via way "
+    "year young"
 )
 _PLACES = re.compile(
     r"\b(united states|united kingdom|new york|hong kong|new zealand|south (?:africa|korea)|"
