@@ -71,6 +71,12 @@ def definitions(settings: Settings) -> dg.Definitions:
     """The code location under these settings."""
     added = code_versions(settings)
 
+    assets = [
+        asset
+        for asset in dg.load_assets_from_modules(ASSET_MODULES)
+        if isinstance(asset, dg.AssetsDefinition)
+    ]
+
     def with_settings(spec: dg.AssetSpec) -> dg.AssetSpec:
         name = spec.key.to_user_string()
         if name not in added:
@@ -78,7 +84,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         return spec.replace_attributes(code_version=f"{spec.code_version} {added[name]}")
 
     return dg.Definitions(
-        assets=dg.map_asset_specs(with_settings, dg.load_assets_from_modules(ASSET_MODULES)),
+        assets=dg.map_asset_specs(with_settings, assets),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=jobs,
         resources=resources(settings),

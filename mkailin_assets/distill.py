@@ -17,7 +17,7 @@ from rich.table import Table
 
 from mkailin_assets import automation
 from mkailin_assets.freshness import Freshness
-from mkailin_assets.partitions import MESH_BRANCH_NAMES, pubmed_files
+from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES
 from mkailin_assets.progress import console
 from mkailin_resources.nlm import NlmError, NlmServers
 from mkailin_resources.profiles import InvalidSetting, Settings
@@ -88,9 +88,10 @@ class Distillation:
         )
         for step in self._instance.get_run_step_stats(result.run_id):
             if step.start_time and step.end_time:
-                for made in step.materialization_events:
-                    name = made.asset_materialization.asset_key.to_user_string()
-                    share = (step.end_time - step.start_time) / len(step.materialization_events)
+                made = [event.asset_materialization for event in step.materialization_events]
+                names = {one.asset_key.to_user_string() for one in made if one}
+                for name in names:
+                    share = (step.end_time - step.start_time) / len(names)
                     self._seconds[name] = self._seconds.get(name, 0.0) + share
         if not result.success:
             self.failures.append(f"{job} {where}".rstrip())
@@ -162,7 +163,7 @@ def unbroken(branches: Sequence[str]) -> Iterator[tuple[str, str]]:
 def register_files(instance: DagsterInstance, nlm: NlmServers) -> list[str]:
     """Make each PubMed file that the server offers a partition; returns their keys in order."""
     keys = [file.key for file in nlm.list_pubmed_files()]
-    instance.add_dynamic_partitions(pubmed_files.name, keys)
+    instance.add_dynamic_partitions(PUBMED_FILES, keys)
     return keys
 
 

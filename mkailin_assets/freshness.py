@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterInstance
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
 
 from mkailin_resources.storage import Storage
 
@@ -38,7 +39,7 @@ class Freshness:
         if made is None or self._storage.published_at(name, partition) is None:
             return "missing"
         node = self._graph.get(dg.AssetKey(name))
-        if (made.asset_materialization.tags or {}).get(CODE_VERSION_TAG) != node.code_version:
+        if _code_version(made) != node.code_version:
             return "made by other code or settings"
         began = self._began(made)
         for parent in sorted(node.parent_keys):
@@ -59,7 +60,7 @@ class Freshness:
         return step[0].start_time if step and step[0].start_time else made.timestamp
 
     def _partitions_read(
-        self, node: object, parent: dg.AssetKey, partition: str | None
+        self, node: BaseAssetNode, parent: dg.AssetKey, partition: str | None
     ) -> Sequence[str | None]:
         partitions = self._graph.get(parent).partitions_def
         if partitions is None:
@@ -67,3 +68,8 @@ class Freshness:
         if partition is not None and partitions == node.partitions_def:
             return [partition]
         return partitions.get_partition_keys(dynamic_partitions_store=self._instance)
+
+
+def _code_version(made: dg.EventLogEntry) -> str | None:
+    materialization = made.asset_materialization
+    return (materialization.tags or {}).get(CODE_VERSION_TAG) if materialization else None

@@ -123,4 +123,5 @@ MESH_BRANCH_NAMES = {
 
 mesh_branches = dg.StaticPartitionsDefinition(list(MESH_BRANCH_NAMES))
 
-pubmed_files = dg.DynamicPartitionsDefinition(name="pubmed_files")
+PUBMED_FILES = "pubmed_files"
+pubmed_files = dg.DynamicPartitionsDefinition(name=PUBMED_FILES)

@@ -48,7 +48,7 @@ def _line(event: dg.DagsterEvent) -> str | None:
             return None
 
 
-@dg.logger(description="A line per published table, failed check and failed step, for people.")
+@dg.logger(None, description="A line per published table, failed check and failed step, for people.")
 def progress_logger(_: dg.InitLoggerContext) -> logging.Logger:
     """Logger for runs in a terminal; the full event log is in the Dagster UI."""
     logger = logging.Logger("progress", level=logging.DEBUG)

@@ -71,6 +71,7 @@ def train_checkpoint(
 
     Raises `TooFewExamples` or `TrainingDiverged`, and then there is no record in the folder.
     """
+    _without_progress_bars()
     train = examples.filter(pl.col("split") == "train").sort("example_id")
     texts = train["messages"].explode(empty_as_null=False).struct.field("content")
     tokenizer = train_tokenizer(texts, settings.vocabulary)
@@ -120,6 +121,7 @@ def load_base(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _without_progress_bars()
     tokenizer = AutoTokenizer.from_pretrained(folder / "base", local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, local_files_only=True)
     return model.eval(), cast("PreTrainedTokenizerFast", tokenizer)
@@ -153,3 +155,10 @@ def checkpoint_row(uri: str, record: TrainingRecord) -> pl.DataFrame:
         ],
         schema=Checkpoint.create_empty().schema,
     )
+
+
+def _without_progress_bars() -> None:
+    """Files of a small model are written at once; bars for them would break into the run's own lines."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
