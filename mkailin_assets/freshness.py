@@ -9,6 +9,8 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNod
 from mkailin_resources.storage import Storage
 
 CODE_VERSION_TAG = "dagster/code_version"
+# An asset with this tag is a checkpoint: new input does not make it stale, a person renews it.
+FIXED_TAG = "mkailin/fixed"
 
 
 class Freshness:
@@ -41,6 +43,8 @@ class Freshness:
         node = self._graph.get(dg.AssetKey(name))
         if _code_version(made) != node.code_version:
             return "made by other code or settings"
+        if FIXED_TAG in node.tags:
+            return None
         began = self._began(made)
         for parent in sorted(node.parent_keys):
             for upstream in self._partitions_read(node, parent, partition):

@@ -97,7 +97,7 @@ def test_the_source_is_left_out_of_its_contexts_and_its_rank_is_kept(searcher: S
     assert len(row["contexts"]) == 4
     assert 1 not in [context["pmid"] for context in row["contexts"]]
     assert [context["rank"] for context in row["contexts"]] == [1, 2, 3, 4]
-    assert row["heading_uis"] == ["D8", "D9"]
+    assert row["heading_uis"] == ["D8", "D9", "n"]
 
 
 def test_contexts_are_the_searchers_hits_in_their_order(searcher: Searcher) -> None:

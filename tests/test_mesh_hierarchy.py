@@ -10,7 +10,6 @@ import pytest
 
 from mkailin_assets.mesh.hierarchy import (
     CHECK_TAGS,
-    NO_UI,
     MeshHierarchy,
     UnknownDescriptor,
     corpus_ic,
@@ -157,10 +156,16 @@ def test_a_citation_counts_once_for_each_ancestor_of_its_headings(small: MeshHie
 
 
 def test_headings_and_citations_that_cannot_be_counted_are_told(small: MeshHierarchy) -> None:
-    citations = lists(["leaf", "D999999"], ["D999999", None], [], None)
+    citations = lists(["leaf", "D999999"], ["D999999"], [], None)
     counted = count_annotations(small, [citations, lists()])
     assert (counted.citations, counted.without_headings) == (1, 3)
-    assert counted.unknown == {"D999999": 2, NO_UI: 1}
+    assert counted.unknown == {"D999999": 2}
+
+
+def test_a_heading_without_ui_counts_by_its_name(tree_2024: MeshHierarchy) -> None:
+    by_ui = count_annotations(tree_2024, [lists(["D000544"])])
+    assert count_annotations(tree_2024, [lists(["Alzheimer Disease"])]) == by_ui
+    assert tree_2024.scorable(["Alzheimer Disease", "D000544", "Nothing of MeSH"]) == ["D000544"]
 
 
 def test_counts_do_not_depend_on_the_chunks(tree_2024: MeshHierarchy) -> None:

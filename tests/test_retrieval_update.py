@@ -98,7 +98,7 @@ def contents(store: ContextStore, row: pl.DataFrame) -> list[dict[str, Any]]:
     return held.join(texts, on="pmid", how="left").sort("pmid").to_dicts()
 
 
-def test_the_index_keeps_title_abstract_and_distinct_headings() -> None:
+def test_the_index_keeps_title_abstract_and_distinct_headings_by_name_where_there_is_no_ui() -> None:
     frame = pl.concat(texts_of(BEFORE.head(1), FILES))
     assert frame.to_dicts() == [
         {
@@ -106,7 +106,7 @@ def test_the_index_keeps_title_abstract_and_distinct_headings() -> None:
             "content_hash": FIRST[0]["content_hash"],
             "title": "Care of stroke",
             "text": "Care of stroke\nRESULTS: Outcome 1 of stroke in children",
-            "heading_uis": ["D000001", "D000002"],
+            "heading_uis": ["D000001", "D000002", "no identifier"],
         }
     ]
 

@@ -142,7 +142,7 @@ def decision_scores(
                 past_key_values=read.past_key_values,
                 use_cache=True,
             )
-            read.past_key_values.crop(length)
+            read.past_key_values.crop(-steps.numel())
             next_tokens = tokens.new_tensor(decision[1:]).expand(len(prompts), -1).unsqueeze(-1)
             following = further.logits.float().log_softmax(dim=-1).gather(-1, next_tokens)
             likelihood = likelihood + following.sum(dim=(1, 2))

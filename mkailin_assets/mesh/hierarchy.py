@@ -54,9 +54,6 @@ CHECK_TAGS = MappingProxyType(
 )
 
 
-NO_UI = "(no UI)"  # what headings without one are counted under
-
-
 class UnknownDescriptor(KeyError):
     """A descriptor UI that this MeSH release does not have."""
 
@@ -83,7 +80,13 @@ class MeshHierarchy:
     ancestor_positions: np.ndarray
     """int32: positions of each descriptor's ancestors, itself first."""
 
-    def __init__(self, tree_numbers: Mapping[str, Iterable[str]]) -> None:
+    names: Mapping[str, str]
+    """UI of each preferred name and entry term: files before 2013 have headings without a UI."""
+
+    def __init__(
+        self, tree_numbers: Mapping[str, Iterable[str]], names: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self.names = MappingProxyType(dict(names))
         self._tree_numbers = {ui: tuple(sorted(tree_numbers[ui])) for ui in sorted(tree_numbers)}
         self.uis = tuple(self._tree_numbers)
         self._positions = {ui: position for position, ui in enumerate(self.uis)}
@@ -98,8 +101,10 @@ class MeshHierarchy:
 
     @classmethod
     def from_descriptors(cls, descriptors: pl.DataFrame) -> "MeshHierarchy":
-        """From columns descriptor_ui and tree_numbers of table MeshDescriptor."""
-        return cls(dict(descriptors.select("descriptor_ui", "tree_numbers").iter_rows()))
+        """From table MeshDescriptor; a preferred name goes before an entry term of another descriptor."""
+        terms = descriptors.explode("entry_terms", empty_as_null=False).select("entry_terms", "descriptor_ui")
+        names = dict(terms.reverse().iter_rows()) | dict(descriptors.select("name", "descriptor_ui").iter_rows())
+        return cls(dict(descriptors.select("descriptor_ui", "tree_numbers").iter_rows()), names)
 
     def __contains__(self, ui: object) -> bool:
         return ui in self._positions
@@ -140,13 +145,13 @@ class MeshHierarchy:
         """Whether indexers tick it for nearly every article (`CHECK_TAGS`)."""
         return ui in CHECK_TAGS
 
-    def scorable(self, uis: Iterable[str | None]) -> list[str]:
-        """Those a similarity can be computed on: known, with a tree number, no check tag; each once."""
-        return [
-            ui
-            for ui in dict.fromkeys(uis)
-            if ui is not None and ui not in CHECK_TAGS and self._tree_numbers.get(ui)
-        ]
+    def scorable(self, headings: Iterable[str]) -> list[str]:
+        """UIs of those a similarity can be computed on: known, with a tree number, no check tag; each once.
+
+        A heading is a descriptor UI, or its name where the citation gives no UI.
+        """
+        uis = dict.fromkeys(self.names.get(heading, heading) for heading in headings)
+        return [ui for ui in uis if ui not in CHECK_TAGS and self._tree_numbers.get(ui)]
 
     def intrinsic_ic(self) -> Mapping[str, float]:
         """Seco et al. 2004: 1 - ln(1 + descendants) / ln(descriptors): 1 for a leaf, 0 for a root of all."""
@@ -214,13 +219,13 @@ class AnnotationCounts:
     without_headings: int
     """Citations with none; they are in no count."""
     unknown: Mapping[str, int]
-    """UIs that this release does not have (NO_UI where the heading has none) and how often they came."""
+    """Headings that this release does not have and how often they came."""
 
 
 def current_headings(
     current_citations: pl.DataFrame, pubmed_citations: Mapping[str, pl.LazyFrame]
 ) -> Iterator[pl.Series]:
-    """UIs of the headings of each current citation: a series of lists for each PubMed file.
+    """Headings of each current citation, by UI or else by name: a series of lists for each PubMed file.
 
     `current_citations` is table CurrentCitation, `pubmed_citations` table PubmedRecord by file. A record
     that another superseded, and a deleted or retracted citation, is left out. One file is read at a time.
@@ -231,17 +236,23 @@ def current_headings(
         latest = records.filter(pl.col("record") == "citation").select(*key, "headings")
         of_file = current.filter(pl.col("pubmed_file") == pubmed_file)
         headings = latest.join(of_file, on=key, how="semi").collect()["headings"]
-        yield headings.list.eval(pl.element().struct.field("ui"))
+        yield headings.list.eval(heading_key())
+
+
+def heading_key() -> pl.Expr:
+    """What an element of `headings` is known by: its descriptor UI, or its name where it has none."""
+    return pl.coalesce(pl.element().struct.field("ui"), pl.element().struct.field("name"))
 
 
 def count_annotations(hierarchy: MeshHierarchy, heading_sets: Iterable[pl.Series]) -> AnnotationCounts:
-    """Count citations per descriptor, over chunks of any size: series of lists of UIs, a row a citation.
+    """Count citations per descriptor, over chunks of any size: series of lists of headings, a row a citation.
 
     Memory grows with the largest chunk alone.
     """
+    uis = {**hierarchy.names, **{ui: ui for ui in hierarchy.uis}}
     positions = pl.DataFrame(
-        {"ui": hierarchy.uis, "position": range(len(hierarchy))},
-        schema={"ui": pl.String, "position": pl.Int32},
+        {"heading": list(uis), "position": [hierarchy.position(ui) for ui in uis.values()]},
+        schema={"heading": pl.String, "position": pl.Int32},
     )
     counts = np.zeros(len(hierarchy), np.int64)
     citations = without = 0
@@ -249,12 +260,12 @@ def count_annotations(hierarchy: MeshHierarchy, heading_sets: Iterable[pl.Series
     for headings in heading_sets:
         citation = pl.int_range(headings.len(), dtype=pl.Int32, eager=True)
         named = (
-            pl.DataFrame({"citation": citation, "ui": headings.cast(pl.List(pl.String))})
-            .explode("ui", empty_as_null=False, keep_nulls=False)
-            .join(positions, on="ui", how="left", maintain_order="left")
+            pl.DataFrame({"citation": citation, "heading": headings.cast(pl.List(pl.String))})
+            .explode("heading", empty_as_null=False, keep_nulls=False)
+            .join(positions, on="heading", how="left", maintain_order="left")
         )
         known = named.drop_nulls("position")
-        missing = named.filter(pl.col("position").is_null())["ui"].fill_null(NO_UI).value_counts()
+        missing = named.filter(pl.col("position").is_null())["heading"].value_counts()
         unknown.update(dict(missing.iter_rows()))
         counted = compiled(_count)(
             known["citation"].to_numpy(),

@@ -47,7 +47,9 @@ class HeadingSimilarity:
         self._measure = MEASURES.index(measure)
         self._population = float(population or 1)
         self._ic = np.array([ic[ui] for ui in hierarchy.uis], dtype=np.float64)
-        self._scorable = {ui: hierarchy.position(ui) for ui in hierarchy.scorable(hierarchy.uis)}
+        scorable = {ui: hierarchy.position(ui) for ui in hierarchy.scorable(hierarchy.uis)}
+        named = {name: scorable[ui] for name, ui in hierarchy.names.items() if ui in scorable}
+        self._scorable = named | scorable
         _refuse_unless_monotone(hierarchy, self._ic)
 
     @classmethod

@@ -39,7 +39,7 @@ def few_records_are_quarantined(pubmed_citations: pl.DataFrame) -> dg.AssetCheck
     allowed = most_quarantined(pubmed_citations.height)
     return dg.AssetCheckResult(
         passed=quarantined.height <= allowed,
-        description=f"{quarantined.height} of {pubmed_citations.height} records in quarantine, {allowed} allowed",
+        description=f"{quarantined.height} of {pubmed_citations.height} in quarantine, {allowed} allowed",
         metadata={
             "rows": quarantined.height,
             "first": preview(quarantined.select("position", "pmid", "cause")),
@@ -109,14 +109,14 @@ def few_citations_wait(current_citations: pl.DataFrame) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(
-    asset=branch_citations, additional_ins={"current_citations": dg.AssetIn("current_citations")}
-)
+@dg.asset_check(asset=branch_citations, additional_ins={"current_citations": dg.AssetIn("current_citations")})
 def branches_hold_their_current_citations(
     branch_citations: dict[str, pl.LazyFrame], current_citations: pl.DataFrame
 ) -> dg.AssetCheckResult:
     """Every branch holds the current citations that have their home there, with their current content."""
-    return _none_may_be(misplaced(branch_citations, current_citations), "citations not as current_citations says")
+    return _none_may_be(
+        misplaced(branch_citations, current_citations), "citations not as current_citations says"
+    )
 
 
 def misplaced(branches: dict[str, pl.LazyFrame], current: pl.DataFrame) -> pl.DataFrame:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.metadata import bars, counts, preview
 from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
 from mkailin_assets.retrieval.update import findable, learn_checkpoint, sample_search, update_index
@@ -22,6 +23,7 @@ ALL_FILES = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
     ins={"pubmed_citations": ALL_FILES},
     group_name="retrieval",
     kinds={"scikitlearn"},
+    tags={FIXED_TAG: ""},
     code_version="1",
 )
 def retriever_checkpoint(

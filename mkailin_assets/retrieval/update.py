@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import dataframely as dy
 import polars as pl
 
+from mkailin_assets.mesh.hierarchy import heading_key
 from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
 from mkailin_resources.embeddings import (
     LEARNT,
@@ -158,9 +159,9 @@ def _text() -> pl.Expr:
 
 
 def heading_uis() -> pl.Expr:
-    """Distinct descriptor UIs of `headings`, ascending; a heading without UI counts for nothing."""
-    uis = pl.col("headings").list.eval(pl.element().struct.field("ui").drop_nulls())
-    return uis.list.unique().list.sort().alias("heading_uis")
+    """Distinct `headings`, ascending: descriptor UIs, or names where the record gives no UI."""
+    keys = pl.col("headings").list.eval(heading_key())
+    return keys.list.unique().list.sort().alias("heading_uis")
 
 
 def _one_row(schema: type[dy.Schema], **values: object) -> pl.DataFrame:

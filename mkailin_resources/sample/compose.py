@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from mkailin_resources.sample.material import Factor, Topic, Treatment, load_table, load_topics
+from mkailin_resources.sample.material import Event, Factor, Scale, Topic, Treatment, load_table, load_topics
 from mkailin_resources.sample.prose import Plan, Study, Writer
 from mkailin_resources.sample.results import Verdict
 
 SEED = 20260101
 CITATIONS_PER_TOPIC = {"C04": 6, "C10": 6, "C14": 6, "F03": 6, "D12": 6}
 CITATIONS_PER_OTHER_TOPIC = 4
-VERDICTS: list[Verdict] = ["yes"] * 11 + ["no"] * 7 + ["maybe"] * 2
+VERDICTS: dict[Verdict, int] = {"yes": 11, "no": 7, "maybe": 2}
 BENCHMARK: dict[Verdict, int] = {"yes": 33, "no": 21, "maybe": 6}
 BENCHMARK_DESIGNS = ("trial", "trial", "trial", "cohort", "casecontrol", "diagnostic", "meta")
 BENCHMARK_YEARS = (1989, 2017)
+REVISION_HEADING = "Reproducibility of Results"
 LAYOUTS = ("classic", "aims", "context", "introduction", "purpose", "long")
 
 
@@ -27,16 +28,13 @@ class Composition:
     studies: list[Study]
     benchmark: list[Study]
     written: list[dict[str, Any]]
-    unknown_heading: str
 
 
-def outcomes_of(topic: Topic, part: Treatment | Factor) -> list[Any]:
+def outcomes_of(topic: Topic, part: Treatment | Factor) -> list[Event | Scale]:
     """Outcomes it may act on: any for a treatment, adverse events alone for a factor."""
-    found = (
-        [*topic.event, *topic.scale]
-        if isinstance(part, Treatment)
-        else [e for e in topic.event if not e.good]
-    )
+    found: list[Event | Scale] = [e for e in topic.event if isinstance(part, Treatment) or not e.good]
+    if isinstance(part, Treatment):
+        found += topic.scale
     return [outcome for outcome in found if not part.on or outcome.short in part.on]
 
 
@@ -86,7 +84,8 @@ def choose_plans(topics: Sequence[Topic], rng: Random) -> list[Plan]:
             if len(taken) == wanted:
                 break
             if not deck:
-                deck = rng.sample(VERDICTS, len(VERDICTS))
+                deck = [verdict for verdict, count in VERDICTS.items() for _ in range(count)]
+                rng.shuffle(deck)
             free = [plan for plan in plans_of(topic, design, deck[-1]) if plan.subject not in taken]
             if free:
                 plan = rng.choice(free)
@@ -133,12 +132,9 @@ def compose() -> Composition:
     asked = choose_benchmark(topics, {plan.subject for plan in plans}, Random(SEED + 2))
     asker = Writer(Random(SEED + 3))
     layouts = Random(SEED + 4)
-    benchmark = [
-        asker.write(
-            plan, form="question", layout=layouts.choice(LAYOUTS[:-1] if plan.design == "meta" else LAYOUTS)
-        )
-        for plan in asked
-    ]
-    for plan, study in zip(asked, benchmark, strict=True):
-        study.year = layouts.randint(max(plan.since, BENCHMARK_YEARS[0]), BENCHMARK_YEARS[1])
-    return Composition(plans, studies, benchmark, load_table("written")["citation"], "Smartphone")
+    benchmark = []
+    for plan in asked:
+        layout = layouts.choice(LAYOUTS[:-1] if plan.design == "meta" else LAYOUTS)
+        year = layouts.randint(max(plan.since, BENCHMARK_YEARS[0]), BENCHMARK_YEARS[1])
+        benchmark.append(asker.write(plan, form="question", layout=layout, year=year))
+    return Composition(plans, studies, benchmark, load_table("written")["citation"])

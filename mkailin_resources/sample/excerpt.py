@@ -1,7 +1,8 @@
 """Rewrites `mesh_excerpt.tsv` from one of NLM's descriptor files, for when the material names new headings.
 
-`python -m mkailin_resources.sample.excerpt desc2024.gz` takes UIs, names, tree numbers and a few entry
-terms of the headings used, of the roots of all branches and of all their ancestors. No scope notes.
+`python -m mkailin_resources.sample.excerpt desc2024.gz` takes UIs, names and tree numbers of the
+headings used, of the roots of all branches and of all their ancestors, and a few entry terms of the
+headings used. No scope notes.
 """
 
 import csv
@@ -11,14 +12,14 @@ from pathlib import Path
 
 from lxml import etree
 
-from mkailin_resources.sample.compose import compose
-from mkailin_resources.sample.mesh import COLUMNS, EXCERPT
+from mkailin_resources.sample.compose import REVISION_HEADING, compose
+from mkailin_resources.sample.mesh import COLUMNS, EXCERPT, UNKNOWN_HEADING
 
-MOST_ENTRY_TERMS = 3
+MOST_ENTRY_TERMS = 2
 LONGEST_ENTRY_TERM = 40
-CHECK_TAGS = (
-    "Adolescent Adult Aged Animals Child Female Humans Infant Male Mice Pregnancy Rats".split()
-    + "Aged, 80 and over|Child, Preschool|Infant, Newborn|Middle Aged|Young Adult".split("|")
+CHECK_TAGS = set(
+    "Adolescent|Adult|Aged|Aged, 80 and over|Animals|Child|Child, Preschool|Female|Humans|Infant|"
+    "Infant, Newborn|Male|Mice|Middle Aged|Pregnancy|Rats|Young Adult".split("|")
 )
 
 
@@ -28,18 +29,18 @@ def headings_used() -> set[str]:
     studies = [*composed.studies, *composed.benchmark]
     names = {heading.split("/")[0] for study in studies for heading in [*study.headings, *study.tags]}
     for written in composed.written:
-        names |= {
-            h.strip("*").split("/")[0] for h in [*written["headings"], *written.get("revised_headings", [])]
-        }
+        for heading in [*written["headings"], *written.get("revised_headings", [])]:
+            names.add(heading.rstrip("*").split("/")[0])
     types = {kind for study in studies for kind in study.types} | {
         kind for written in composed.written for kind in written["types"]
     }
-    extra = {"Journal Article", "Retracted Publication", "Retraction of Publication", *CHECK_TAGS}
-    return (names | types | extra) - {composed.unknown_heading}
+    extra = {"Journal Article", "Retracted Publication", REVISION_HEADING} | CHECK_TAGS
+    return (names | types | extra) - {UNKNOWN_HEADING[1]}
 
 
 def rewrite(descriptors: Path) -> int:
     """Writes the excerpt; number of descriptors. Raises `ValueError` for headings not in the file."""
+    used = headings_used()
     rows: dict[str, dict[str, str]] = {}
     places: dict[str, str] = {}
     with gzip.open(descriptors) as stream:
@@ -64,11 +65,11 @@ def rewrite(descriptors: Path) -> int:
             }
             places |= dict.fromkeys(numbers, name)
             record.clear()
-    missing = sorted(name for name in headings_used() if name not in rows)
+    missing = sorted(name for name in used if name not in rows)
     if missing:
         raise ValueError(f"{descriptors}: no descriptor named {', '.join(missing)}")
     wanted: set[str] = set()
-    todo = headings_used() | {name for number, name in places.items() if "." not in number}
+    todo = used | {name for number, name in places.items() if "." not in number}
     while todo:
         wanted |= todo
         above = {
@@ -81,7 +82,8 @@ def rewrite(descriptors: Path) -> int:
     with EXCERPT.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, COLUMNS, delimiter="\t", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted((rows[name] for name in wanted), key=lambda row: row["ui"]))
+        for row in sorted((rows[name] for name in wanted), key=lambda row: row["ui"]):
+            writer.writerow(row if row["name"] in used else {**row, "entry_terms": ""})
     return len(wanted)
 
 

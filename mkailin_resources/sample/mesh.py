@@ -10,11 +10,13 @@ from pathlib import Path
 EXCERPT = Path(__file__).parent / "mesh_excerpt.tsv"
 COLUMNS = ("ui", "name", "class", "tree_numbers", "entry_terms")
 
+# A heading of the citations that the excerpt lacks, as when MeSH is older than a citation.
+UNKNOWN_HEADING = ("D000068997", "Smartphone")
+
 # UIs of the qualifiers used (facts of the U.S. National Library of Medicine).
 QUALIFIERS = {
     "administration & dosage": "Q000008",
     "adverse effects": "Q000009",
-    "agonists": "Q000819",
     "analysis": "Q000032",
     "antagonists & inhibitors": "Q000037",
     "blood": "Q000097",

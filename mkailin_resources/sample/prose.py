@@ -12,6 +12,16 @@ from mkailin_resources.sample.results import Verdict
 
 FRAMES: dict[str, Any] = load_table("frames")
 WORDS = (120, 245)
+MOST_HEADINGS = 9
+METHOD_HEADINGS = {
+    "trial": ["Treatment Outcome"],
+    "meta": ["Treatment Outcome", "Randomized Controlled Trials as Topic"],
+    "cohort": ["Risk Factors", "Follow-Up Studies", "Prospective Studies", "Prognosis"],
+    "casecontrol": ["Case-Control Studies", "Risk Factors", "Odds Ratio"],
+    "diagnostic": ["Sensitivity and Specificity", "ROC Curve"],
+    "correlation": ["Cross-Sectional Studies", "Biomarkers/blood"],
+    "lab": [],
+}
 NUMBER_WORDS = ("Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve", "Thirteen", "Fourteen")
 
 
@@ -59,16 +69,17 @@ class Plan:
         return max(first, *(part.since for part in parts if part))
 
     @property
+    def studied_mesh(self) -> list[str]:
+        """Headings of the treatment, factor, marker or experiment."""
+        found = [part.mesh for part in (self.treatment, self.factor, self.marker) if part]
+        return [heading for mesh in found for heading in mesh] + (self.lab.mesh if self.lab else [])
+
+    @property
     def subject(self) -> tuple[str, str, str]:
         """Names what is studied: two plans with the same subject would be the same study."""
-        part = self.treatment or self.factor or self.marker or self.lab
-        return (
-            self.topic.name,
-            part.name
-            if isinstance(part, Treatment | Factor | Marker)
-            else (part.agent if part else self.design),
-            self.outcome.short if self.outcome else "",
-        )
+        named = [part.name for part in (self.treatment, self.factor, self.marker) if part]
+        part = named[0] if named else self.lab.agent if self.lab else self.design
+        return self.topic.name, part, self.outcome.short if self.outcome else ""
 
 
 @dataclass
@@ -189,13 +200,15 @@ class Writer:
         self.rng = rng
         self.deck = Deck(rng)
 
-    def write(self, plan: Plan, *, form: str | None = None, layout: str | None = None) -> Study:
+    def write(
+        self, plan: Plan, *, form: str | None = None, layout: str | None = None, year: int | None = None
+    ) -> Study:
         """A study to the plan, retold until its length is that of an abstract.
 
         `form` fixes the title (statement, question, noun), `layout` that of the abstract (plain or a
         name in `frames.toml`). Raises `ValueError` when no telling has the right length.
         """
-        year = self.rng.randint(plan.since, 2026)
+        year = year or self.rng.randint(plan.since, 2026)
         form = form or self.rng.choice(("statement", "statement", "question", "noun", "noun"))
         for attempt in range(40):
             self.wordy = attempt // 10
@@ -216,7 +229,7 @@ class Writer:
             choices += ["classic", "context"]
         if plan.design not in ("lab", "meta"):
             choices += ["long"]
-        if plan.design != "lab" and year >= 2013:
+        if plan.design not in ("lab", "meta") and year >= 2013:
             choices += ["importance"]
         return self.rng.choice(choices)
 
@@ -238,7 +251,7 @@ class Writer:
         slots, told = teller(plan, year)
         slots = {**self._common(plan.topic, year), **slots}
         frames = {role: self.deck.deal(plan.design, role) for role in ("background", "objective", "to")}
-        frames |= {role: frames.get(role, "") for role in told} | told
+        frames |= told
         for role in ("design", "setting", "participants", "measures"):
             if layout == "long" and role not in frames:
                 frames[role] = self.deck.deal(plan.design, role)
@@ -294,9 +307,10 @@ class Writer:
     def _told(self, plan: Plan, methods: str, results_: Sequence[str], extras: int) -> dict[str, str]:
         """Methods and results, with so many of the remarks that fit any result of this verdict."""
         pool = f"extra_{plan.verdict}" if f"extra_{plan.verdict}" in FRAMES[plan.design] else "extra"
-        single_sex = plan.topic.sex != "both"
+        unfit = ["men and women"] if plan.topic.sex != "both" else []
+        unfit += ["No serious adverse event"] if plan.treatment and plan.treatment.harm else []
         fitting = [
-            remark for remark in FRAMES[plan.design][pool] if not (single_sex and "men and women" in remark)
+            remark for remark in FRAMES[plan.design][pool] if not any(words in remark for words in unfit)
         ]
         remarks: list[str] = []
         while len(remarks) < min(extras + self.wordy, len(fitting)):
@@ -371,8 +385,8 @@ class Writer:
         }
         told = [frame]
         if treatment.harm and rng.random() < 0.8:
-            low = rng.randint(2, 9)
-            slots |= {"harm": treatment.harm, "h0": f"{low}%", "h1": f"{low + rng.randint(4, 12)}%"}
+            low = rng.randint(1, 6)
+            slots |= {"harm": treatment.harm, "h0": f"{low}%", "h1": f"{low + rng.randint(3, 9)}%"}
             told.append(self.deck.deal("trial", "harm"))
         return slots, self._told(plan, self.deck.deal("trial", "methods"), told, rng.randint(1, 2))
 
@@ -448,7 +462,7 @@ class Writer:
         assert factor
         rates = results.two_rates(
             self.rng,
-            self.rng.uniform(0.14, 0.3),
+            self.rng.uniform(0.11, 0.24),
             self.rng.uniform(1.7, 2.6),
             plan.verdict,
             share=self.rng.choice((0.34, 0.4, 0.5)),
@@ -473,6 +487,8 @@ class Writer:
             "target": marker.target or plan.topic.disease,
             "distinguishes": "distinguish" if plural else "distinguishes",
             "separates": "separate" if plural else "separates",
+            "is_m": "are" if plural else "is",
+            "test": "marker" if marker.how.startswith("measured") else "test",
             "does": "do" if plural else "does",
             "n": str(n1 + n0),
             "n1": str(n1),
@@ -602,7 +618,7 @@ class Writer:
         return Study(
             title=self._fill(self.deck.deal("review", f"titles{protein}"), slots),
             sections=[Section(None, None, text)],
-            headings=[f"{topic.lead}/{qualifier}", *topic.disease_mesh, *self._context(topic, 5)],
+            headings=[f"{topic.lead}/{qualifier}", *topic.disease_mesh, *self._context(topic, 4)],
             tags=["Humans"],
             types=["Review"],
             year=year,
@@ -611,7 +627,8 @@ class Writer:
     def _context(self, topic: Topic, most: int) -> list[str]:
         """Headings of what the topic is studied with, for articles about the topic at large."""
         found: list[str] = []
-        for part in [*topic.treatment, *topic.prognosis, *topic.marker, *topic.event]:
+        parts: list[Treatment | Lab | Event] = [*topic.treatment, *topic.lab, *topic.event]
+        for part in parts:
             found += [heading for heading in part.mesh if heading not in found]
         self.rng.shuffle(found)
         return found[:most]
@@ -632,67 +649,53 @@ class Writer:
     ) -> tuple[list[str], list[str], list[str]]:
         """Headings (the lead first), check tags and publication types, as an indexer would give them."""
         topic, design = plan.topic, plan.design
-        outcome_mesh = plan.outcome.mesh if plan.outcome else []
-        part = plan.treatment or plan.factor or plan.marker or plan.lab
-        part_mesh = part.mesh if part else []
+        part_mesh = plan.studied_mesh
         drug = any(heading.endswith(("therapeutic use", "dosage")) for heading in part_mesh)
-        tags = ["Humans", *sex_tags(topic.sex), *age_tags(self.mean_age)]
-        if plan.marker and plan.marker.target_who:
-            tags = ["Humans", *plan.marker.target_tags] + (
-                sex_tags("both") if "Infant, Newborn" in (plan.marker.target_tags) else []
-            )
-        types: list[str] = []
-        methods: list[str] = []
-        lead, disease_q = "therapy", ""
-        if design == "trial":
-            lead = "drug therapy" if drug else "therapy"
-            types = ["Randomized Controlled Trial"]
-            if any(
-                word in slots["place"] for word in ("three", "hospitals", "departments", "practices", "units")
-            ):
-                types.append("Multicenter Study")
-            methods = ["Treatment Outcome"] + (
-                ["Double-Blind Method"] if slots["blind"] == "double-blind" else []
-            )
-        elif design == "meta":
-            lead = "drug therapy" if drug else "therapy"
-            types = ["Meta-Analysis", "Systematic Review"]
-            methods, tags = ["Treatment Outcome", "Randomized Controlled Trials as Topic"], ["Humans"]
-        elif design == "cohort":
-            blood = "blood" if topic.in_blood else "analysis"
-            lead, disease_q = (blood, "diagnosis") if topic.is_protein else ("complications", "")
-            methods = ["Risk Factors", "Follow-Up Studies", "Prognosis", "Prospective Studies"]
-            types = ["Observational Study"] if year >= 2014 else []
-        elif design == "casecontrol":
-            lead, methods = "epidemiology", ["Case-Control Studies", "Risk Factors", "Odds Ratio"]
-            types = ["Observational Study"] if year >= 2014 and self.rng.random() < 0.5 else []
-        elif design == "diagnostic":
-            lead, disease_q = ("analysis", "diagnosis") if topic.is_protein else ("diagnosis", "")
-            methods = ["Sensitivity and Specificity", "ROC Curve"]
-            if plan.marker and plan.marker.target:
-                disease_q = ""
-        elif design == "correlation":
-            lead, disease_q = "blood", "blood"
-            methods = ["Cross-Sectional Studies", "Biomarkers/blood"]
-        elif design == "lab":
-            assert plan.lab
-            lead = (
-                "metabolism"
-                if topic.is_protein
-                else ("pathology" if plan.lab.kind == "cells" else "physiopathology")
-            )
-            tags = {
-                "mice": ["Animals", slots["sex"].capitalize(), "Mice"],
-                "rats": ["Animals", slots["sex"].capitalize(), "Rats"],
-                "cells": ["Humans"] if "cardiomyocytes" not in plan.lab.model else ["Animals", "Rats"],
-            }[plan.lab.kind]
-            methods = [] if plan.lab.kind == "cells" else ["Disease Models, Animal"]
+        blood = "blood" if topic.in_blood else "analysis"
+        lead = {
+            "trial": "drug therapy" if drug else "therapy",
+            "meta": "drug therapy" if drug else "therapy",
+            "cohort": blood if topic.is_protein else "complications",
+            "casecontrol": "epidemiology",
+            "diagnostic": "analysis" if topic.is_protein else "diagnosis",
+            "correlation": "blood",
+            "lab": "metabolism" if topic.is_protein else "pathology",
+        }[design]
         headings = [f"{topic.lead}/{lead}", *part_mesh]
-        if disease_q:
-            headings += [f"{name}/{disease_q}" for name in topic.disease_mesh]
-        elif topic.is_protein and design == "lab":
-            headings += [name for name in topic.disease_mesh if self.rng.random() < 0.3]
-        return once([*headings, *outcome_mesh, *methods]), tags, types
+        if topic.is_protein and not (plan.marker and plan.marker.target):
+            qualifier = {"cohort": "diagnosis", "diagnostic": "diagnosis", "correlation": "blood"}.get(design)
+            headings += [f"{name}/{qualifier}" for name in topic.disease_mesh if qualifier]
+        headings += plan.outcome.mesh if plan.outcome else []
+        headings += METHOD_HEADINGS[design]
+        if slots.get("blind") == "double-blind" and design == "trial":
+            headings.append("Double-Blind Method")
+        if plan.lab and plan.lab.kind != "cells":
+            headings.append("Disease Models, Animal")
+        return once(headings)[:MOST_HEADINGS], self._tags(plan, year, slots), self._types(plan, year, slots)
+
+    def _tags(self, plan: Plan, year: int, slots: Mapping[str, str]) -> list[str]:
+        """Check tags: species, sexes, ages."""
+        if plan.lab:
+            animal = {"mice": "Mice", "rats": "Rats"}.get(plan.lab.kind)
+            return ["Animals", slots["sex"].capitalize(), animal] if animal else ["Humans"]
+        if plan.design == "meta":
+            return ["Humans"]
+        if plan.marker and plan.marker.target_who:
+            return ["Humans", *plan.marker.target_tags]
+        tags = ["Humans", *sex_tags(plan.topic.sex), *age_tags(self.mean_age)]
+        if year >= 2009 and 20 <= self.mean_age <= 36:
+            tags.append("Young Adult")  # a check tag since 2009
+        return tags
+
+    def _types(self, plan: Plan, year: int, slots: Mapping[str, str]) -> list[str]:
+        """Publication types beside Journal Article."""
+        if plan.design == "meta":
+            return ["Meta-Analysis", "Systematic Review"]
+        if plan.design == "trial":
+            several = re.search(r"hospitals|departments|practices|units|centres|clinics", slots["place"])
+            return ["Randomized Controlled Trial", *(["Multicenter Study"] if several else [])]
+        observed = plan.design in ("cohort", "casecontrol") and year >= 2014
+        return ["Observational Study"] if observed else []
 
 
 def once(headings: Sequence[str]) -> list[str]:

@@ -187,7 +187,7 @@ def load_topics() -> list[Topic]:
     for name in ("c04", "c10", "c14", "d12", "f03", "scatter"):
         for row in tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))["topic"]:
             where = f"{name}.toml, {row.get('name')}"
-            parts = {
+            parts: dict[str, Any] = {
                 key: [_build(kind, part, f"{where}, {key}") for part in row.get(key, [])]
                 for key, kind in PARTS.items()
             }
