@@ -1,7 +1,9 @@
 """The code location: every asset, check, job and resource of m-KAILIN."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -23,6 +25,7 @@ from mkailin_assets.retrieval import assets as retrieval_assets
 from mkailin_assets.retrieval import checks as retrieval_checks
 from mkailin_assets.training import assets as training_assets
 from mkailin_assets.training import checks as training_checks
+from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.profiles import Settings, resources
 
 ASSET_MODULES = [
@@ -47,19 +50,24 @@ CHECK_MODULES = [
 ]
 
 
-def code_versions(settings: Settings) -> dict[str, str]:
+def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str, str]:
     """What settings add to an asset's code version, so that a changed setting shows as out of date."""
-    models = f"profile={settings.profile}"
     benchmark = f"benchmark={_content(settings.pubmedqa)}"
+    answerer = _model("answer_model", handed_in)
     return {
         "mesh_release": f"mesh={settings.mesh_year}",
         "retriever_checkpoint": f"encoder={settings.encoder}",
-        "candidate_questions": models,
-        "generated_qa": models,
+        "candidate_questions": f"{_model('domain_model', handed_in)} {_model('general_model', handed_in)}",
+        "generated_qa": answerer,
         "training_corpus": benchmark,
         "corpus_exclusions": benchmark,
-        "benchmark_report": benchmark,
+        "benchmark_report": f"{benchmark} {answerer}",
     }
+
+
+def _model(key: str, handed_in: Mapping[str, Any]) -> str:
+    model: TextGenerator = handed_in[key]
+    return f"{model.name}:{model.prompt_version}"
 
 
 def _content(path: str) -> str:
@@ -69,7 +77,8 @@ def _content(path: str) -> str:
 
 def definitions(settings: Settings) -> dg.Definitions:
     """The code location under these settings."""
-    added = code_versions(settings)
+    handed_in = resources(settings)
+    added = code_versions(settings, handed_in)
 
     assets = [
         asset
@@ -87,7 +96,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         assets=dg.map_asset_specs(with_settings, assets),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=jobs,
-        resources=resources(settings),
+        resources=handed_in,
         loggers={"progress": progress_logger},
         executor=dg.in_process_executor,
     )

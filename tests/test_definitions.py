@@ -34,7 +34,7 @@ def test_every_asset_says_what_it_holds(defs: dg.Definitions) -> None:
         assert spec.kinds, name
         assert spec.owners, name
         assert spec.code_version, name
-        columns = spec.metadata["dagster/column_schema"].schema.columns
+        columns = spec.metadata["dagster/column_schema"].columns
         assert columns, name
         assert all(column.description for column in columns), name
 

@@ -574,7 +574,10 @@ class Writer:
             "p": self.numbers.p(means.p),
         }
         told = [self.deck.deal("lab", plan.verdict), self.deck.deal("lab", f"path_{plan.verdict}")]
-        return slots, self._told(plan, self.deck.deal("lab", f"methods_{lab.kind}"), told, 2)
+        roles = self._told(plan, self.deck.deal("lab", f"methods_{lab.kind}"), told, 2)
+        if plan.topic.is_protein:
+            roles["background"] = self.deck.deal("lab", "background_protein")
+        return slots, roles
 
     def _meta(self, plan: Plan, year: int) -> tuple[dict[str, str], dict[str, str]]:
         treatment, outcome, rng = plan.treatment, plan.outcome, self.rng

@@ -4,6 +4,7 @@ import re
 
 from mkailin_resources.models.extractive import lexicon as lex
 from mkailin_resources.models.extractive.clauses import NotAClaim, yes_no_question
+from mkailin_resources.models.extractive.decisions import content_stems
 from mkailin_resources.models.extractive.sentences import Abstract, read_abstract
 from mkailin_resources.models.extractive.wording import Vocabulary, clean, is_whole
 from mkailin_resources.models.interface import Document
@@ -122,6 +123,9 @@ def question_from_conclusion(document: Document) -> str:
     for sentence in _candidates(abstract):
         try:
             question = _from_sentence(sentence, vocabulary)
+            # Limitations and calls for larger trials could stand under any title.
+            if not content_stems(question) & content_stems(document.title):
+                raise NotAClaim("the claim shares no word with the title")
             if not abstract.marked and re.match(r"(was|were|did|has|have|had)\b", question, re.I):
                 raise NotAClaim("a sentence in the past tense, not marked as a conclusion")
             return question
