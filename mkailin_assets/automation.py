@@ -2,8 +2,6 @@
 
 import dagster as dg
 
-from mkailin_assets.partitions import mesh_branches, pubmed_files
-
 mesh_job = dg.define_asset_job(
     "mesh",
     selection=["mesh_release", "mesh_descriptors"],
@@ -12,7 +10,6 @@ mesh_job = dg.define_asset_job(
 pubmed_file_job = dg.define_asset_job(
     "pubmed_file",
     selection=["raw_pubmed", "pubmed_citations"],
-    partitions_def=pubmed_files,
     description="Fetch and parse one PubMed file.",
 )
 resolve_job = dg.define_asset_job(
@@ -23,7 +20,6 @@ resolve_job = dg.define_asset_job(
 branch_text_job = dg.define_asset_job(
     "branch_text",
     selection=["branch_citations"],
-    partitions_def=mesh_branches,
     description="Gather the citations of MeSH branches, any number in one pass.",
 )
 distill_branch_job = dg.define_asset_job(
@@ -35,7 +31,6 @@ distill_branch_job = dg.define_asset_job(
         "generated_qa",
         "evaluated_qa",
     ],
-    partitions_def=mesh_branches,
     description="From the citations of one MeSH branch to its evaluated question-answer pairs.",
 )
 learn_job = dg.define_asset_job(

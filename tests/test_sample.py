@@ -90,20 +90,22 @@ def benchmark() -> dict[str, dict]:
 
 
 def intrinsic_ic(trees: dict[str, list[str]]) -> dict[str, float]:
-    """Seco's intrinsic information content, by closure from the root down: independent of the package's."""
+    """Seco's intrinsic information content, from the root down: independent of the package's."""
     holder = {number: name for name, numbers in trees.items() for number in numbers}
     children: dict[str, set[str]] = {name: set() for name, numbers in trees.items() if numbers}
     for number, name in holder.items():
         if "." in number:
             children[holder[number.rpartition(".")[0]]].add(name)
-    below: dict[str, set[str]] = {}
 
-    def descend(name: str) -> set[str]:
-        if name not in below:
-            below[name] = children[name].union(*(descend(child) for child in children[name]))
-        return below[name]
+    def below(name: str) -> set[str]:
+        found, todo = {name}, [name]
+        while todo:
+            new = children[todo.pop()] - found
+            found |= new
+            todo += new
+        return found
 
-    return {name: 1 - math.log(1 + len(descend(name))) / math.log(len(children)) for name in children}
+    return {name: 1 - math.log(len(below(name))) / math.log(len(children)) for name in children}
 
 
 def home(citation: etree._Element, trees: dict[str, list[str]], ic: dict[str, float]) -> str:

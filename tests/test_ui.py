@@ -62,20 +62,20 @@ def test_a_click_materializes_a_partition(page: Page, ui: str, distilled: Distil
     page.get_by_role("button", name="Materialize").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
+    dialog.get_by_text("Select a partition or create one").click()
+    page.get_by_placeholder("Filter partitions").fill("A11")
+    page.get_by_text("A11", exact=True).last.click()
+    page.keyboard.press("Escape")
     shoot(page, "partition_dialog")
-    box = dialog.get_by_role("textbox").first
-    box.fill("A11")
-    box.press("Enter")
-    dialog.get_by_role("button", name="Launch").first.click()
+    dialog.get_by_role("button", name="Launch").click()
     table = distilled.tables / "branch_citations" / "A11.parquet"
-    page.wait_for_timeout(1000)
     for _ in range(RUN_SECONDS):
         if table.exists():
             break
         page.wait_for_timeout(1000)
     assert table.exists()
-    page.goto(f"{ui}/assets/branch_citations?partition=A11")
-    expect(page.get_by_text("Materialized").first).to_be_visible()
+    page.goto(f"{ui}/assets/branch_citations?view=partitions&partition=A11")
+    expect(page.get_by_text("Materialized in run").first).to_be_visible()
     shoot(page, "partition_done")
 
 

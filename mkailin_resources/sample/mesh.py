@@ -83,13 +83,13 @@ class Excerpt:
             if "." in number:
                 parents[ui].add(holder[number.rpartition(".")[0]])
         descendants = dict.fromkeys(parents, 0)
-        for above in parents.values():
+        for ui, above in parents.items():
             seen: set[str] = set()
             todo = set(above)
             while todo:
                 seen |= todo
                 todo = {up for parent in todo for up in parents[parent]} - seen
-            for ancestor in seen:
+            for ancestor in seen - {ui}:  # MeSH has a cycle: Strabismus, Ocular Motility Disorders
                 descendants[ancestor] += 1
         return {ui: 1 - math.log(1 + count) / math.log(len(parents)) for ui, count in descendants.items()}
 

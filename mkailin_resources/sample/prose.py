@@ -283,7 +283,7 @@ class Writer:
     def _common(self, topic: Topic, year: int) -> dict[str, str]:
         mean = self.rng.uniform(topic.age[0], topic.age[-1])
         age = f"{mean:.1f}" if mean < 19 else f"{mean:.0f}"
-        share = self.rng.randint(34, 62)
+        share = self.rng.randint(*topic.women)
         young = mean < 19
         people = f"mean age {age} years"
         if topic.sex == "both":
@@ -307,7 +307,7 @@ class Writer:
     def _told(self, plan: Plan, methods: str, results_: Sequence[str], extras: int) -> dict[str, str]:
         """Methods and results, with so many of the remarks that fit any result of this verdict."""
         pool = f"extra_{plan.verdict}" if f"extra_{plan.verdict}" in FRAMES[plan.design] else "extra"
-        unfit = ["men and women"] if plan.topic.sex != "both" else []
+        unfit = ["both sexes"] if plan.topic.sex != "both" else []
         unfit += ["No serious adverse event"] if plan.treatment and plan.treatment.harm else []
         fitting = [
             remark for remark in FRAMES[plan.design][pool] if not any(words in remark for words in unfit)
@@ -425,7 +425,7 @@ class Writer:
         factor, outcome = plan.factor, plan.outcome
         assert factor
         assert isinstance(outcome, Event)
-        share = self.rng.uniform(0.2, 0.42)
+        share = 1 / 3 if "third" in factor.have else self.rng.uniform(0.2, 0.42)
         rates = results.two_rates(
             self.rng, outcome.rate * 0.8, self.rng.uniform(1.45, 2.1), plan.verdict, share=share
         )
@@ -462,7 +462,7 @@ class Writer:
         assert factor
         rates = results.two_rates(
             self.rng,
-            self.rng.uniform(0.11, 0.24),
+            factor.rate * self.rng.uniform(0.9, 1.1),
             self.rng.uniform(1.7, 2.6),
             plan.verdict,
             share=self.rng.choice((0.34, 0.4, 0.5)),
@@ -621,27 +621,25 @@ class Writer:
         return Study(
             title=self._fill(self.deck.deal("review", f"titles{protein}"), slots),
             sections=[Section(None, None, text)],
-            headings=[f"{topic.lead}/{qualifier}", *topic.disease_mesh, *self._context(topic, 4)],
+            headings=once([f"{topic.lead}/{qualifier}", *topic.disease_mesh, *self._context(topic)])[:6],
             tags=["Humans"],
             types=["Review"],
             year=year,
         )
 
-    def _context(self, topic: Topic, most: int) -> list[str]:
+    def _context(self, topic: Topic) -> list[str]:
         """Headings of what the topic is studied with, for articles about the topic at large."""
-        found: list[str] = []
         parts: list[Treatment | Lab | Event] = [*topic.treatment, *topic.lab, *topic.event]
-        for part in parts:
-            found += [heading for heading in part.mesh if heading not in found]
+        found = [heading for part in parts for heading in part.mesh]
         self.rng.shuffle(found)
-        return found[:most]
+        return found
 
     def _case(self, topic: Topic) -> Study:
         case = topic.case[0]
         return Study(
             title=case.title,
             sections=[Section(None, None, " ".join(case.text))],
-            headings=[f"{topic.lead}/complications", *case.mesh],
+            headings=once([f"{topic.lead}/complications", *case.mesh]),
             tags=["Humans", *case.tags],
             types=["Case Reports"],
             year=self.rng.randint(case.since, 2026),

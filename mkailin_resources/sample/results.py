@@ -76,7 +76,7 @@ def _fits(verdict: Verdict, p: float, low: float, high: float) -> bool:
     if verdict == "yes":
         return p < 0.03
     if verdict == "no":
-        return p > 0.25 and low > 0.62 and high < 1.6
+        return p > 0.25 and low > 0.58 and high < 1.7
     return 0.06 < p < 0.25 and (low < 0.7 or high > 1.45)
 
 
@@ -88,9 +88,8 @@ def two_rates(
     `share` is the part of all subjects in group 1; `odds` gives odds ratios (case-control studies).
     """
     for attempt in range(4000):
-        scale = 1 + attempt / 250
-        total = int(rng.randint(110, 420) * scale) if verdict != "maybe" else rng.randint(64, 300)
-        n1 = max(20, round(total * share) + rng.randint(-2, 2))
+        total = rng.randint(*((64, 300) if verdict == "maybe" else (110, 420))) * (1 + attempt // 250)
+        n1 = max(20, round(total * share) + (rng.randint(-2, 2) if share == 0.5 else 0))
         n0 = max(20, total - n1)
         true = {"yes": effect, "no": rng.uniform(0.95, 1.05), "maybe": effect ** rng.uniform(0.5, 0.9)}[
             verdict

@@ -57,13 +57,17 @@ class Scale:
 
 @dataclass(frozen=True)
 class Factor:
-    """An exposure of patients (prognosis) or of cases and controls (risk); `have` is its verb phrase."""
+    """An exposure of patients (prognosis) or of cases and controls (risk); `have` is its verb phrase.
+
+    `rate` is the share of controls who have it.
+    """
 
     name: str
     have: str
     measured: str
     mesh: list[str]
     on: list[str] = field(default_factory=list)
+    rate: float = 0.15
     plural: bool = False
     since: int = 1985
 
@@ -124,6 +128,7 @@ class Topic:
     """A disease, or a protein with the disease it is studied in, and what can be studied about it.
 
     `lead` is the MeSH heading that is always a major topic, `branch` the home branch it leads to.
+    `age` is the range of mean ages, `women` that of the percentage of women in samples of both sexes.
     """
 
     name: str
@@ -136,6 +141,7 @@ class Topic:
     points: list[str]
     who: str = "patients"
     sex: str = "both"
+    women: list[int] = field(default_factory=lambda: [34, 62])
     since: int = 1985
     disease: str = ""
     disease_mesh: list[str] = field(default_factory=list)
