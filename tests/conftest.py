@@ -7,6 +7,13 @@ import pytest
 from distillation import Distilled, distill, sample_environment
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker for each file, whose fixtures it shares; one for all that need the distilled sample."""
+    for item in items:
+        shared = "distilled" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("distilled" if shared else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of real PubMed, MeSH and PubMedQA files; tests about them are skipped where it is unset."""

@@ -64,7 +64,7 @@ def test_a_click_materializes_a_partition(page: Page, ui: str, distilled: Distil
     expect(dialog).to_be_visible()
     dialog.get_by_text("Select a partition or create one").click()
     page.get_by_placeholder("Filter partitions").fill("A11")
-    page.get_by_text("A11", exact=True).last.click()
+    page.get_by_text("Select all (1)").click()
     page.keyboard.press("Escape")
     shoot(page, "partition_dialog")
     dialog.get_by_role("button", name="Launch").click()
@@ -75,7 +75,7 @@ def test_a_click_materializes_a_partition(page: Page, ui: str, distilled: Distil
         page.wait_for_timeout(1000)
     assert table.exists()
     page.goto(f"{ui}/assets/branch_citations?view=partitions&partition=A11")
-    expect(page.get_by_text("Materialized in run").first).to_be_visible()
+    expect(page.get_by_role("img", name="run_success").first).to_be_visible()
     shoot(page, "partition_done")
 
 

@@ -57,17 +57,18 @@ def _result_metadata(
             "model", "protocol", "accuracy", "accuracy_low", "accuracy_high"
         ).iter_rows()
     }
-    gains = {
-        f"finetuned_minus_base_{protocol}_{score}": [lead.value, lead.low, lead.high]
+    gains = [
+        (protocol, score, lead.value, lead.low, lead.high)
         for protocol, leads in report.gains(benchmark, predictions).items()
         for score, lead in leads.items()
-    }
+    ]
+    gained = pl.DataFrame(gains, schema=["protocol", "score", "difference", "low", "high"], orient="row")
     return {
         "read_this_first": report.READ_THIS_FIRST,
         "accuracy": intervals(f"Accuracy on {benchmark.name}, 95% intervals", accuracy),
         "items": len(benchmark.items),
         "refused_items": benchmark.refused,
         "failures": report.failures(predictions),
-        **gains,
+        "finetuned_minus_base": preview(gained, rows=gained.height),
         "results": preview(results, rows=results.height),
     }
