@@ -7,6 +7,7 @@ import pytest
 from distillation import Distilled, distill, sample_environment
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker for each file, whose fixtures it shares; one for all that need the distilled sample."""
     for item in items:
