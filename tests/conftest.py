@@ -7,12 +7,10 @@ import pytest
 from distillation import Distilled, distill, sample_environment
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in its own hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """One worker for each file, whose fixtures it shares; one for all that need the distilled sample."""
-    for item in items:
-        shared = "distilled" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("distilled" if shared else item.path.stem))
+    shared = "distilled" in getattr(item, "fixturenames", ())
+    item.add_marker(pytest.mark.xdist_group("distilled" if shared else item.path.stem))
 
 
 @pytest.fixture(scope="session")

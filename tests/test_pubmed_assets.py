@@ -53,9 +53,9 @@ class Stage:
         self.instance.add_dynamic_partitions(str(pubmed_files.name), [*FILES, "pubmed26n0003"])
         self.nlm = NlmServers(url=str(root / "nlm"), mesh_year=1999, retry_wait_s=0)
 
-    def run(self, *names: str, partition: str | None = None, tags: dict[str, str] | None = None) -> (
-        dg.ExecuteInProcessResult
-    ):
+    def run(
+        self, *names: str, partition: str | None = None, tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
         return dg.materialize(
             [
                 *dg.load_assets_from_modules([assets]),
@@ -84,7 +84,9 @@ def failed(result: dg.ExecuteInProcessResult) -> set[str]:
 def stage(tmp_path: Path) -> Stage:
     broken = article(4, title="a & b")
     ten = [indexed(pmid, "D000001") for pmid in range(10, 20)]
-    publish(tmp_path / "nlm", "baseline", FILES[0], indexed(1, "D000001"), indexed(2, "D000001"), broken, *ten)
+    publish(
+        tmp_path / "nlm", "baseline", FILES[0], indexed(1, "D000001"), indexed(2, "D000001"), broken, *ten
+    )
     update = "<DeleteCitation><PMID>2</PMID></DeleteCitation>"
     publish(tmp_path / "nlm", "updatefiles", FILES[1], indexed(1, "D000004"), article(3), update)
     return Stage(tmp_path)

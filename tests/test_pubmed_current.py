@@ -82,9 +82,7 @@ def test_home_branches_equal_the_rule_as_it_is_written(real_data: Path) -> None:
     release, hierarchy = mesh_2024.descriptors(real_data), mesh_2024.tree(real_data)
     ic = hierarchy.intrinsic_ic()
     uis_of_names = {
-        term: ui
-        for ui, terms in release.select("descriptor_ui", "entry_terms").iter_rows()
-        for term in terms
+        term: ui for ui, terms in release.select("descriptor_ui", "entry_terms").iter_rows() for term in terms
     } | dict(release.select("name", "descriptor_ui").iter_rows())
 
     def by_the_rule(headings: list[dict[str, object]]) -> str | None:
@@ -122,9 +120,7 @@ def file_of(key: str, *rows: dict[str, object]) -> tuple[str, pl.LazyFrame]:
     lists = {
         name: [] for name, dtype in PubmedRecord.create_empty().schema.items() if isinstance(dtype, pl.List)
     }
-    full = [
-        {**lists, **row, "pubmed_file": key, "position": position} for position, row in enumerate(rows)
-    ]
+    full = [{**lists, **row, "pubmed_file": key, "position": position} for position, row in enumerate(rows)]
     return key, pl.DataFrame(full, schema=PubmedRecord.create_empty().schema).lazy()
 
 
@@ -203,7 +199,9 @@ def test_a_branch_holds_its_current_citations_with_their_latest_text(home: HomeB
                 record(4, title="false", retracted=True),
                 record(5, title="kept", publication_types=journal, year=1999),
             ),
-            file_of("pubmed26n0002", record(1, title="new"), record(2, title="x", headings=drugs), deleted(3)),
+            file_of(
+                "pubmed26n0002", record(1, title="new"), record(2, title="x", headings=drugs), deleted(3)
+            ),
         ]
     )
     found = citations_of_branches(files, resolve(files, home), ["C04", "D12", "Z01"])

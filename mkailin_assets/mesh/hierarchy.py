@@ -102,8 +102,9 @@ class MeshHierarchy:
     @classmethod
     def from_descriptors(cls, descriptors: pl.DataFrame) -> "MeshHierarchy":
         """From table MeshDescriptor; a preferred name goes before an entry term of another descriptor."""
-        terms = descriptors.explode("entry_terms", empty_as_null=False).select("entry_terms", "descriptor_ui")
-        names = dict(terms.reverse().iter_rows()) | dict(descriptors.select("name", "descriptor_ui").iter_rows())
+        terms = descriptors.explode("entry_terms", empty_as_null=False).reverse()
+        names = dict(terms.select("entry_terms", "descriptor_ui").iter_rows())
+        names |= dict(descriptors.select("name", "descriptor_ui").iter_rows())
         return cls(dict(descriptors.select("descriptor_ui", "tree_numbers").iter_rows()), names)
 
     def __contains__(self, ui: object) -> bool:

@@ -15,7 +15,7 @@ _PART = 8000
 
 
 class Row(NamedTuple):
-    """A row of `PubmedRecord` but for the file; a list of structs is a tuple of lists, one for each field."""
+    """A row of `PubmedRecord` but for the file; a list of structs is as many sequences as it has fields."""
 
     record: str
     position: int

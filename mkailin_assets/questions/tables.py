@@ -29,7 +29,7 @@ class CandidateContexts(dy.Schema):
     role = one_of(ROLES, primary_key=True, description="Which generator asked")
     branch = dy.String(description="Home branch of the source")
     question = dy.String(nullable=True, description="The question searched for")
-    heading_uis = dy.List(dy.String(), description="The source's headings: descriptor UIs, names where there is none")
+    heading_uis = dy.List(dy.String(), description="Headings of the source: descriptor UIs, else names")
     contexts = dy.List(
         dy.Struct(
             {
