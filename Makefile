@@ -5,9 +5,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 STAMP := .venv/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
-# Settings that the targets hand on; README.md, "Settings", says what each means.
-export MKAILIN_NLM_URL MKAILIN_MESH_YEAR MKAILIN_PUBMED_FILES MKAILIN_BRANCHES MKAILIN_STORAGE
-export MKAILIN_PROFILE MKAILIN_ENCODER MKAILIN_PUBMEDQA MKAILIN_REAL_DATA
 # One thread is as fast for small models, and training repeats bit for bit.
 export OMP_NUM_THREADS ?= 1
 
@@ -27,20 +24,21 @@ $(STAMP):
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@rm -f .venv/.installed-* && touch $@
 
-demo: MKAILIN_NLM_URL = sample
-demo: MKAILIN_MESH_YEAR = 2026
-demo: MKAILIN_PUBMED_FILES =
-demo: MKAILIN_BRANCHES ?= C04 C10 C14 D12 F03
-demo: MKAILIN_STORAGE ?= $(CURDIR)/data/demo
+demo: export MKAILIN_NLM_URL = sample
+demo: export MKAILIN_MESH_YEAR = 2026
+demo: export MKAILIN_PUBMED_FILES =
+demo: export MKAILIN_BRANCHES ?= C04 C10 C14 D12 F03
+demo: export MKAILIN_STORAGE ?= $(CURDIR)/data/demo
 demo: env ## the whole lineage over the sample that ships with the project
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
 
-distill: MKAILIN_STORAGE ?= $(CURDIR)/data/pubmed
+distill: export MKAILIN_NLM_URL ?= nlm
+distill: export MKAILIN_STORAGE ?= $(CURDIR)/data/pubmed
 distill: env ## the whole lineage over your PubMed files and MeSH branches
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
 
-dev: MKAILIN_STORAGE ?= $(CURDIR)/data/$(if $(MKAILIN_NLM_URL),pubmed,demo)
-dev: MKAILIN_NLM_URL ?= sample
+dev: export MKAILIN_STORAGE ?= $(CURDIR)/data/$(if $(filter-out sample,$(MKAILIN_NLM_URL)),pubmed,demo)
+dev: export MKAILIN_NLM_URL ?= sample
 dev: env ## the Dagster UI with its daemon on http://127.0.0.1:3000
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill --register-files
 	@export PATH="$(BIN):$$PATH"; $(with_home) exec dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)

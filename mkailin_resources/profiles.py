@@ -20,6 +20,8 @@ from mkailin_resources.sample import NLM_FOLDER, PUBMEDQA_FILE
 from mkailin_resources.storage import ParquetTables, Storage
 
 MESH_YEAR = 2026
+# Names that stand for an address; an empty one is NLM's own two servers.
+NLM_URLS = {"nlm": "", "sample": str(NLM_FOLDER)}
 
 
 class InvalidSetting(ValueError):
@@ -53,11 +55,10 @@ class Settings:
         profile = value("PROFILE", "embedded")
         if profile not in PROFILES:
             raise InvalidSetting(f"MKAILIN_PROFILE is {profile!r}; the profiles are: {', '.join(PROFILES)}")
-        nlm_url = value("NLM_URL")
         return cls(
             profile=profile,
             storage=value("STORAGE", str(Path("data") / "pubmed")),
-            nlm_url=str(NLM_FOLDER) if nlm_url == "sample" else nlm_url,
+            nlm_url=NLM_URLS.get(nlm_url := value("NLM_URL", "nlm"), nlm_url),
             mesh_year=int(year),
             pubmed_files=value("PUBMED_FILES"),
             branches=tuple(re.split(r"[\s,]+", value("BRANCHES"))) if value("BRANCHES") else (),
