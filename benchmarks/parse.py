@@ -34,9 +34,9 @@ _COLUMNS = [
 
 
 def ours(path: Path) -> pl.DataFrame:
-    """The citations as `pubmed_citations` holds them."""
+    """The table as `pubmed_citations` holds it."""
     with path.open("rb") as file:
-        return read_pubmed_file(file, path.name).filter(pl.col("record") == "citation")
+        return read_pubmed_file(file, path.name)
 
 
 def pubmed_parser(path: Path) -> pl.DataFrame:
@@ -95,7 +95,8 @@ def run() -> Report:
 def _agreement(ours: pl.DataFrame, theirs: pl.DataFrame) -> dict[str, Any]:
     """Fails unless both read the same citations with the same titles, years and numbers of headings."""
     mesh = pl.col("mesh_terms")
-    left = ours.select("pmid", "title", "year", headings=pl.col("headings").list.len())
+    citations = ours.filter(pl.col("record") == "citation")
+    left = citations.select("pmid", "title", "year", headings=pl.col("headings").list.len())
     right = theirs.select(
         pl.col("pmid").cast(pl.Int64),
         "title",

@@ -22,17 +22,18 @@ from fnmatch import fnmatchcase
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import dagster as dg
-import requests
-import tenacity
-import urllib3
 from upath import UPath
 
 from mkailin_resources.storage import Storage, modified_at
+
+if TYPE_CHECKING:
+    import requests
+    import tenacity
 
 PUBMED_URL = "https://ftp.ncbi.nlm.nih.gov"
 MESH_URL = "https://nlmpubs.nlm.nih.gov"
@@ -291,7 +292,7 @@ class _Http:
                 raise _TryAgain(f"the server refused to go on from byte {reached}")
             self._write(response, part, int(total) if total.isdigit() else None)
 
-    def _write(self, response: requests.Response, part: BinaryIO, total: int | None) -> None:
+    def _write(self, response: "requests.Response", part: BinaryIO, total: int | None) -> None:
         started = shown = time.monotonic()
         first = reached = part.seek(0, os.SEEK_END)
         try:
@@ -307,8 +308,10 @@ class _Http:
         if total is not None and reached != total:
             raise _TryAgain(f"the connection ended after {reached} of {total} bytes")
 
-    def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> requests.Response:
+    def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> "requests.Response":
         """One request; a body of a ranged or plain GET is read by the caller."""
+        import requests
+
         # Compressed files are wanted as they are: a server must not label or pack them for transport.
         sent = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **(headers or {})}
         url = self.url(path)
@@ -336,7 +339,7 @@ class _Http:
             raise NlmError(f"{url}: the server answered {status} {response.reason}; check the address")
         return response
 
-    def _told_to_wait(self, response: requests.Response) -> Exception:
+    def _told_to_wait(self, response: "requests.Response") -> Exception:
         """The failure that a 429 or 5xx is: to be tried again, unless the server asks for a long wait."""
         answered = f"the server answered {response.status_code} {response.reason}"
         asked = response.headers.get("Retry-After", "")
@@ -350,13 +353,15 @@ class _Http:
 
     def _patiently(self, path: str, once: Callable[[], _T]) -> _T:
         """What `once` returns, tried again with growing, jittered waits while it raises `_TryAgain`."""
+        import tenacity
+
         growing = tenacity.wait_exponential(multiplier=self.retry_wait_s, max=_LONGEST_BACKOFF_S)
         backoff = growing + tenacity.wait_random(0, self.retry_wait_s)
 
-        def wait(state: tenacity.RetryCallState) -> float:
+        def wait(state: "tenacity.RetryCallState") -> float:
             return max(backoff(state), _cause(state).wait_s)
 
-        def tell(state: tenacity.RetryCallState) -> None:
+        def tell(state: "tenacity.RetryCallState") -> None:
             self.log.warning(
                 f"{self.url(path)}: {_cause(state)}; trying again in {state.upcoming_sleep:.1f} s"
             )
@@ -377,13 +382,15 @@ class _Http:
             ) from error
 
 
-def _cause(state: tenacity.RetryCallState) -> _TryAgain:
+def _cause(state: "tenacity.RetryCallState") -> _TryAgain:
     assert state.outcome is not None
     return cast(_TryAgain, state.outcome.exception())
 
 
-def _blocks(response: requests.Response) -> Iterator[bytes]:
+def _blocks(response: "requests.Response") -> Iterator[bytes]:
     """The body as it is sent: `iter_content` would unpack a .gz that the server labels as encoded."""
+    import urllib3
+
     try:
         yield from response.raw.stream(_BLOCK, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError) as error:

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from mkailin_assets.corpus.tables import GeneratedQA
 from mkailin_assets.questions.candidates import document_of, excerpt, normalised
-from mkailin_resources.models.extractive.sentences import read_abstract
 from mkailin_resources.models.interface import (
     Answer,
     Document,
@@ -56,6 +55,9 @@ def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
 
 def context_without_conclusion(document: Document) -> str:
     """The abstract up to its conclusion, which is what an answer must not be copied from."""
+    # Its patterns take a tenth of a second to compile, which loading the code location need not wait for.
+    from mkailin_resources.models.extractive.sentences import read_abstract
+
     return normalised(" ".join(section.text for section in read_abstract(document).body))
 
 

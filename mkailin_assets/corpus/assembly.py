@@ -24,7 +24,7 @@ class AssemblyRules(BaseModel):
         0.9, gt=0, le=1, description="Jaccard similarity of two questions from which the later one leaves"
     )
     max_decision_share: float = Field(
-        0.8, gt=0, le=1, description="Largest share of the most frequent decision; 1: as it comes"
+        0.9, gt=0, le=1, description="Largest share of the most frequent decision; 1: as it comes"
     )
 
 

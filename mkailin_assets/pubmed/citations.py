@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import polars as pl
 from lxml import etree
@@ -64,14 +64,9 @@ class _Unusable(ValueError):
     """Why a well-formed record is no citation."""
 
 
-class _Heading(NamedTuple):
-    """A MeSH heading of a citation; `content` is what enters the content hash."""
-
-    ui: str | None
-    name: str
-    major: bool
-    qualifiers: tuple[str, ...]
-    content: str
+# UI, name, major, qualifiers, and what of it enters the content hash. A plain tuple, which the garbage
+# collector learns to leave alone; there are very many.
+_Heading = tuple[str | None, str, bool, tuple[str, ...], str]
 
 
 def read_pubmed_file(file: BinaryIO, name: str) -> pl.DataFrame:
@@ -137,8 +132,8 @@ def _without_unread(text: bytes) -> bytes:
 
 
 def _looks_well_formed(part: bytes) -> bool:
-    closed = part.count(b"</")
-    balanced = part.count(b"<") - closed - part.count(b"/>") == closed
+    surplus = part.count(b"<") - 2 * part.count(b"</")
+    balanced = not surplus or surplus == part.count(b"/>")
     return balanced and (b"&" not in part or part.count(b"&") == sum(map(part.count, _ENTITIES)))
 
 
@@ -187,14 +182,14 @@ def _term(element: etree._Element, tag: str) -> tuple[str | None, str, bool]:
 
 
 def _finished(ui: str | None, name: str, major: bool, qualifiers: Sequence[str]) -> _Heading:
-    return _Heading(ui, name, major, tuple(qualifiers), "\x1f".join((f"{ui}", name, f"{major}", *qualifiers)))
+    return ui, name, major, tuple(qualifiers), "\x1f".join((f"{ui}", name, f"{major}", *qualifiers))
 
 
 def _qualified(headings: list[_Heading], qualifier: str, major: bool) -> _Heading:
     if not headings:
         raise _Unusable("a QualifierName without DescriptorName")
-    last = headings.pop()
-    return _finished(last.ui, last.name, last.major or major, (*last.qualifiers, qualifier))
+    ui, name, was_major, others, _ = headings.pop()
+    return _finished(ui, name, was_major or major, (*others, qualifier))
 
 
 def _deleted(element: etree._Element, position: int) -> Row:
@@ -310,11 +305,9 @@ def _version(element: etree._Element) -> int | None:
 
 
 def _year(date: etree._Element) -> int | None:
-    """Of Year, or of MedlineDate (`1998 Dec-1999 Jan`) the first."""
-    for part in date:
-        if part.tag in ("Year", "MedlineDate") and (found := _YEAR.search(part.text or "")):
-            return int(found[0])
-    return None
+    """Of Year, or the first of MedlineDate (`1998 Dec-1999 Jan`): one of them stands first."""
+    found = _YEAR.search(date[0].text or "") if len(date) else None
+    return int(found[0]) if found else None
 
 
 def _links(element: etree._Element) -> Iterator[tuple[str, int | None]]:
@@ -333,6 +326,6 @@ def _content_hash(
 ) -> str:
     """64 bits of BLAKE2b. The separators cannot occur in XML, so different contents are different texts."""
     sections = "\x1e".join([f"{label}\x1f{category}\x1f{text}" for label, category, text in abstract])
-    indexed = "\x1e".join([heading.content for heading in headings])
+    indexed = "\x1e".join([heading[-1] for heading in headings])
     content = "\x1d".join((title, sections, "\x1e".join(types), indexed))
     return blake2b(content.encode(), digest_size=8).hexdigest()

@@ -9,9 +9,9 @@ _SPACES = re.compile(r"[ \t\r\n]+")
 
 
 def readable(element: etree._Element) -> str:
-    """Text of an element: markup dropped, powers kept as such, formulas in one line, white space tidied."""
+    """Text of an element: markup dropped, powers kept as such, formulas and broken lines in one line."""
     text = _mixed(element) if len(element) else element.text or ""
-    if "\n" in text or "  " in text or "\t" in text:
+    if "\n" in text or "\t" in text:
         text = _SPACES.sub(" ", text)
     return text.strip()
 
