@@ -25,7 +25,8 @@ def article(pmid: int, body: str = "", title: str = "A title.", data: str = "") 
 
 
 def article_set(*records: str, root: str = "PubmedArticleSet", prolog: str = DOCTYPE) -> bytes:
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{prolog}\n<{root}>\n{"".join(records)}\n</{root}>\n'.encode()
+    opening = f'<?xml version="1.0" encoding="utf-8"?>\n{prolog}\n<{root}>\n'
+    return f"{opening}{''.join(records)}\n</{root}>\n".encode()
 
 
 def read(content: bytes, name: str = "pubmed26n0001") -> pl.DataFrame:
