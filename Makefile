@@ -2,15 +2,25 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
 # One thread is as fast for small models, and training repeats bit for bit.
 export OMP_NUM_THREADS ?= 1
 
-# The Dagster instance lies in the storage root, so that history and tables go together.
-dagster_home = $(if $(findstring ://,$(MKAILIN_STORAGE)),$(CURDIR)/data/dagster,$(abspath $(MKAILIN_STORAGE))/dagster)
-with_home = mkdir -p "$(dagster_home)" && ln -sf "$(CURDIR)/dagster.yaml" "$(dagster_home)/dagster.yaml" && DAGSTER_HOME="$(dagster_home)"
+# Each storage root has a Dagster instance of its own, so that history and tables go together: inside the
+# folder, or under data/ for an object store.
+define with_home
+case "$$MKAILIN_STORAGE" in \
+  *://*) DAGSTER_HOME="$(CURDIR)/data/dagster-$$(printf %s "$$MKAILIN_STORAGE" | cksum | cut -d' ' -f1)" ;; \
+  *) DAGSTER_HOME="$$(realpath -m "$$MKAILIN_STORAGE")/dagster" ;; \
+esac; \
+export DAGSTER_HOME; \
+mkdir -p "$$DAGSTER_HOME" && ln -sf "$(CURDIR)/dagster.yaml" "$$DAGSTER_HOME/dagster.yaml" &&
+endef
+
+# The sample, unless a setting points elsewhere.
+dev_source = $(if $(strip $(MKAILIN_NLM_URL)),$(MKAILIN_NLM_URL),$(if $(strip $(MKAILIN_STORAGE)$(MKAILIN_PUBMED_FILES)),nlm,sample))
 
 .PHONY: help env demo distill dev test lint clean
 help: ## show the targets
@@ -18,30 +28,30 @@ help: ## show the targets
 
 env: $(STAMP) ## make .venv with everything the other targets need
 $(STAMP):
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))" || { echo "m-KAILIN needs Python 3.11 or 3.12: set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
+	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))" || { echo "m-KAILIN needs Python 3.11 or 3.12: set PYTHON=/path/to/python3.11"; exit 1; }
+	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@rm -f .venv/.installed-* && touch $@
 
-demo: export MKAILIN_NLM_URL = sample
-demo: export MKAILIN_MESH_YEAR = 2026
-demo: export MKAILIN_PUBMED_FILES =
-demo: export MKAILIN_BRANCHES ?= C04 C10 C14 D12 F03
-demo: export MKAILIN_STORAGE ?= $(CURDIR)/data/demo
+demo: export MKAILIN_NLM_URL := sample
+demo: export MKAILIN_MESH_YEAR := 2026
+demo: export MKAILIN_PUBMED_FILES :=
+demo: export MKAILIN_BRANCHES := $(or $(MKAILIN_BRANCHES),C04 C10 C14 D12 F03)
+demo: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/demo)
 demo: env ## the whole lineage over the sample that ships with the project
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
 
-distill: export MKAILIN_NLM_URL ?= nlm
-distill: export MKAILIN_STORAGE ?= $(CURDIR)/data/pubmed
+distill: export MKAILIN_NLM_URL := $(or $(MKAILIN_NLM_URL),nlm)
+distill: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/pubmed)
 distill: env ## the whole lineage over your PubMed files and MeSH branches
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
 
-dev: export MKAILIN_STORAGE ?= $(CURDIR)/data/$(if $(filter-out sample,$(MKAILIN_NLM_URL)),pubmed,demo)
-dev: export MKAILIN_NLM_URL ?= sample
-dev: env ## the Dagster UI with its daemon on http://127.0.0.1:3000
-	@$(with_home) $(BIN)/python -m mkailin_assets.distill --register-files
-	@export PATH="$(BIN):$$PATH"; $(with_home) exec dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
+dev: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/$(if $(filter sample,$(dev_source)),demo,pubmed))
+dev: export MKAILIN_NLM_URL := $(dev_source)
+dev: env ## the Dagster UI with its daemon on http://127.0.0.1:3000 (PORT=... for another)
+	@$(with_home) $(BIN)/python -m mkailin_assets.distill --register-files && \
+	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
 
 test: env ## the whole suite
 	$(BIN)/python -m pytest

@@ -55,7 +55,8 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     benchmark = f"benchmark={_content(settings.pubmedqa)}"
     answerer = _model("answer_model", handed_in)
     return {
-        "mesh_release": f"mesh={settings.mesh_year}",
+        "mesh_release": f"mesh={settings.mesh_year} nlm={settings.nlm_url}",
+        "raw_pubmed": f"nlm={settings.nlm_url}",
         "retriever_checkpoint": f"encoder={settings.encoder}",
         "candidate_questions": f"{_model('domain_model', handed_in)} {_model('general_model', handed_in)}",
         "generated_qa": answerer,

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from rich.markup import escape
 from rich.table import Table
 
 from mkailin_assets import automation
@@ -26,6 +27,7 @@ from mkailin_resources.storage import Storage
 PID_TAG = "mkailin/pid"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 ANSWERS_SHOWN = 3
+REPORT = ("reports", "benchmark_report.md")
 
 
 class Incomplete(Exception):
@@ -49,6 +51,7 @@ class Distillation:
         """Bring every stage up to date; raises `Incomplete` where what follows would have no ground."""
         self._stage(automation.mesh_job.name, [None])
         self._stage(automation.pubmed_file_job.name, files)
+        self._require_success()
         self._stage(automation.resolve_job.name, [None])
         self._require_success()
         branches = self._branches()
@@ -93,8 +96,13 @@ class Distillation:
                 for name in names:
                     share = (step.end_time - step.start_time) / len(names)
                     self._seconds[name] = self._seconds.get(name, 0.0) + share
-        if not result.success:
-            self.failures.append(f"{job} {where}".rstrip())
+        refused = [
+            f"{check.asset_key.to_user_string()}: {check.check_name}"
+            for check in result.get_asset_check_evaluations()
+            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+        ]
+        if refused or not result.success:
+            self.failures.append(f"{job} {where} {', '.join(refused)}".strip())
 
     def _require_success(self) -> None:
         if self.failures:
@@ -120,7 +128,8 @@ class Distillation:
             column.justify = "right"
         for name, partitions in self._touched.items():
             rows = self._rows(name, partitions)
-            seconds = f"{self._seconds[name]:.1f}" if name in self._seconds else "up to date"
+            done = "not made" if rows is None else "up to date"
+            seconds = f"{self._seconds[name]:.1f}" if name in self._seconds else done
             table.add_row(name, str(len(partitions)), "-" if rows is None else f"{rows:,}", seconds)
         console.print(table)
         corpus = self._storage.read_table("training_corpus")
@@ -129,25 +138,33 @@ class Distillation:
         for what, table_name in (("checkpoint", "finetuned_checkpoint"), ("index", "context_index")):
             row = self._storage.read_table(table_name)
             if row is not None:
-                console.print(f"{what:<12}{row['uri'][0]}")
-        console.print(f"{'corpus':<12}{self._storage.table_path('training_corpus', None)}")
-        console.print(f"{'report':<12}{self._storage.path('reports', 'benchmark_report.md')}")
+                say(f"{what:<12}{row['uri'][0]}")
+        corpus_path = self._storage.table_path("training_corpus", None)
+        for what, path in (("corpus", corpus_path), ("report", self._storage.path(*REPORT))):
+            if path.exists():
+                say(f"{what:<12}{path}")
+        say(f"{'benchmark':<12}{self._settings.pubmedqa}")
 
     def _rows(self, name: str, partitions: set[str | None]) -> int | None:
         counts = [
-            pl.scan_parquet(str(path)).select(pl.len()).collect().item()
+            table.select(pl.len()).collect().item()
             for partition in partitions
-            if (path := self._storage.table_path(name, partition)).exists()
+            if (table := self._storage.scan_table(name, partition)) is not None
         ]
         return sum(counts) if counts else None
 
     def _show_answers(self, corpus: pl.DataFrame) -> None:
         console.print("\n[bold]From the corpus[/]")
         for row in corpus.unique("branch", keep="first", maintain_order=True).head(ANSWERS_SHOWN).to_dicts():
-            console.print(f"  [cyan]{row['branch']} PMID {row['pmid']}[/]  {row['question']}")
+            console.print(f"  [cyan]{row['branch']} PMID {row['pmid']}[/]  {escape(row['question'])}")
             decision = f"{row['decision']}: " if row["decision"] else ""
             console.print(f"    {decision}{row['long_answer'][:300]}", style="dim", markup=False)
         console.print()
+
+
+def say(text: object, style: str | None = None) -> None:
+    """Print as it is: paths, errors and settings are no markup."""
+    console.print(str(text), style=style, markup=False)
 
 
 def unbroken(branches: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -200,15 +217,13 @@ def main() -> int:
     try:
         settings = Settings.from_environment()
     except InvalidSetting as error:
-        console.print(f"[red]{error}[/]")
+        say(error, "red")
         return 2
     if unknown := unknown_branches(settings.branches):
-        console.print(
-            f"[red]MKAILIN_BRANCHES names {', '.join(unknown)}; MeSH has A01 to Z01, such as C04[/]"
-        )
+        say(f"MKAILIN_BRANCHES names {', '.join(unknown)}; MeSH has A01 to Z01, such as C04", "red")
         return 2
     if not os.environ.get("DAGSTER_HOME"):
-        console.print("[red]DAGSTER_HOME is unset: use `make demo` or `make distill`, which set it[/]")
+        say("DAGSTER_HOME is unset: use `make demo` or `make distill`, which set it", "red")
         return 2
     return _register(settings) if arguments.register_files else _distill(settings)
 
@@ -218,31 +233,31 @@ def _register(settings: Settings) -> int:
         try:
             files = register_files(instance, _nlm(settings))
         except NlmError as error:
-            console.print(f"[yellow]{error}[/]")
+            say(error, "yellow")
             return 0
     console.print(f"{len(files)} PubMed files are partitions of raw_pubmed")
     return 0
 
 
 def _distill(settings: Settings) -> int:
-    from mkailin_assets.definitions import definitions
+    from mkailin_assets.definitions import defs
 
     began = time.monotonic()
     with DagsterInstance.get() as instance:
         close_killed_runs(instance)
-        distillation = Distillation(definitions(settings), instance, settings)
+        distillation = Distillation(defs, instance, settings)
         try:
             distillation.run(register_files(instance, _nlm(settings)))
         except NlmError as error:
-            console.print(f"[red]{error}[/]")
+            say(error, "red")
             return 1
         except Incomplete:
             pass
         distillation.report()
-    console.print(f"{'UI':<12}{_ui_command(settings)}, then open http://127.0.0.1:3000")
+    say(f"{'UI':<12}{_ui_command(settings)}, then open http://127.0.0.1:3000")
     console.print(f"{time.monotonic() - began:.0f} s")
     for failure in distillation.failures:
-        console.print(f"[red]failed: {failure}[/]; the same command takes it up again")
+        say(f"failed: {failure}; once its cause is mended, the same command takes it up again", "red")
     return 1 if distillation.failures else 0
 
 

@@ -31,7 +31,8 @@ class Freshness:
         stale: set[dg.AssetKey] = set()
         for key in order:
             node = self._graph.get(key)
-            if node.parent_keys & stale or self.reason(key.to_user_string(), partition):
+            below_stale = node.parent_keys & stale and FIXED_TAG not in node.tags
+            if below_stale or self.reason(key.to_user_string(), partition):
                 stale |= set(node.execution_set_asset_keys)
         return [key.to_user_string() for key in order if key in stale]
 

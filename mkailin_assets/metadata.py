@@ -1,4 +1,4 @@
-"""Pictures and tables for a materialization's metadata, as the Dagster UI shows them."""
+"""Pictures and tables for what a person reads in the Dagster UI of materializations and checks."""
 
 import base64
 import io
@@ -26,6 +26,15 @@ def _cell(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     text = text.replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= _CELL_CHARACTERS else text[: _CELL_CHARACTERS - 1] + "…"
+
+
+def none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
+    """A check that passes when no row is wrong, and shows the first ones when some are."""
+    return dg.AssetCheckResult(
+        passed=wrong.is_empty(),
+        description=f"{wrong.height} {what}",
+        metadata={"rows": wrong.height, "first": preview(wrong)},
+    )
 
 
 def counts(frame: pl.DataFrame, column: str) -> dict[str, int]:

@@ -125,3 +125,6 @@ mesh_branches = dg.StaticPartitionsDefinition(list(MESH_BRANCH_NAMES))
 
 PUBMED_FILES = "pubmed_files"
 pubmed_files = dg.DynamicPartitionsDefinition(name=PUBMED_FILES)
+
+# An input that reads every partition there is.
+ALL_PARTITIONS = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())

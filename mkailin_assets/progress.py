@@ -17,7 +17,9 @@ class _ProgressHandler(logging.Handler):
         meta = getattr(record, "dagster_meta", {})
         event: dg.DagsterEvent | None = meta.get("dagster_event")
         if event is None:
-            if record.levelno >= logging.INFO:
+            # What a failed step keeps from running is told by the table at the end.
+            held_back = "Dependencies for step" in record.getMessage()
+            if record.levelno >= logging.INFO and not held_back:
                 console.print(f"    {escape(meta.get('orig_message') or record.getMessage())}", style="dim")
             return
         line = _line(event)

@@ -61,7 +61,7 @@ class Settings:
             nlm_url=NLM_URLS.get(nlm_url := value("NLM_URL", "nlm"), nlm_url),
             mesh_year=int(year),
             pubmed_files=value("PUBMED_FILES"),
-            branches=tuple(re.split(r"[\s,]+", value("BRANCHES"))) if value("BRANCHES") else (),
+            branches=tuple(re.findall(r"[^\s,]+", value("BRANCHES").upper())),
             encoder=value("ENCODER", "corpus"),
             pubmedqa=value("PUBMEDQA", str(PUBMEDQA_FILE)),
         )

@@ -64,11 +64,14 @@ class Storage(dg.ConfigurableResource):
 
     def read_table(self, asset: str, partition: str | None = None) -> pl.DataFrame | None:
         """A published table, None if there is none; raises `StorageError` for a file that is not Parquet."""
+        lazy = self.scan_table(asset, partition)
+        with _explained(f"reading table {asset}", "the file is damaged: materialize it again"):
+            return None if lazy is None else lazy.collect()
+
+    def scan_table(self, asset: str, partition: str | None = None) -> pl.LazyFrame | None:
+        """A published table, unread, None if there is none; raises as `read_table` does."""
         path = self.table_path(asset, partition)
-        if not path.exists():
-            return None
-        with _explained(f"reading table {path}", "the file is damaged: materialize it again"):
-            return _scan(path).collect()
+        return _load(path) if path.exists() else None
 
     def write_table(self, frame: pl.DataFrame, asset: str, partition: str | None = None) -> bool:
         """Publish a table as zstd Parquet; False if the same bytes were published already."""
@@ -173,7 +176,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         wanted = context.dagster_type.typing_type
         if get_origin(wanted) is dict and context.has_asset_partitions:
             paths = self._existing(context, asset)
-            return {key: _load(path, get_args(wanted)[1]) for key, path in paths.items()}
+            return {key: _as(get_args(wanted)[1], path) for key, path in paths.items()}
         keys = _keys(context)
         if len(keys) != 1 or wanted not in (pl.DataFrame, pl.LazyFrame):
             raise StorageError(
@@ -184,7 +187,7 @@ class ParquetTables(dg.ConfigurableIOManager):
         if not path.exists():
             table = asset if keys[0] is None else f"{asset}, partition {keys[0]}"
             raise StorageError(f"loading {asset} from {path}: it is not there; materialize {table} first")
-        return _load(path, wanted)
+        return _as(wanted, path)
 
     def _existing(self, context: dg.InputContext, asset: str) -> dict[str, UPath]:
         """Paths of the partitions that are there, in the order of their keys; the others are logged."""
@@ -225,10 +228,16 @@ def _frames_by_key(asset: str, keys: Sequence[str | None], obj: object) -> dict[
     return frames
 
 
-def _load(path: UPath, wanted: type) -> pl.DataFrame | pl.LazyFrame:
+def _load(path: UPath) -> pl.LazyFrame:
     with _explained(f"reading table {path}", "the file is damaged: materialize it again"):
         lazy = _scan(path)
         lazy.collect_schema()  # reads the footer, so that a cut-off file is named here, not in a later query
+        return lazy
+
+
+def _as(wanted: type, path: UPath) -> pl.DataFrame | pl.LazyFrame:
+    lazy = _load(path)
+    with _explained(f"reading table {path}", "the file is damaged: materialize it again"):
         return lazy if wanted is pl.LazyFrame else lazy.collect()
 
 

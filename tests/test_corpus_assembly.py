@@ -67,6 +67,21 @@ def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
     ]
 
 
+def test_training_shows_no_context_of_a_held_out_citation() -> None:
+    pmids = range(1, 200)
+    train = next(pmid for pmid in pmids if split_of(pmid) == "train")
+    test = next(pmid for pmid in pmids if split_of(pmid) == "test")
+    contexts = [
+        {"rank": rank, "pmid": pmid, "title": f"Study {pmid}.", "text": f"Conclusion of {pmid}."}
+        for rank, pmid in enumerate((test, train), 1)
+    ]
+    corpus, _ = assembled(qa(train, contexts=contexts), qa(test, contexts=contexts))
+    shown = dict(corpus.select("pmid", "context_pmids").iter_rows())
+    assert shown == {train: [train], test: [test, train]}
+    of_train = corpus.filter(pl.col("split") == "train").row(0, named=True)
+    assert f"Conclusion of {test}." not in of_train["context"] + of_train["pretraining_text"]
+
+
 def test_an_open_question_is_neither_asked_nor_taught_a_decision() -> None:
     row = qa(1, decision=None)
     corpus, _ = assembled(row)

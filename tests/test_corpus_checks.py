@@ -105,6 +105,14 @@ def test_a_citation_in_two_splits_is_found() -> None:
     assert not checks.no_citation_is_in_two_splits(pl.concat([CORPUS, second])).passed
 
 
+def test_a_held_out_citation_read_as_context_in_training_is_found() -> None:
+    held_out = CORPUS.head(1).with_columns(
+        pmid=pl.lit(999_999, pl.Int64), split=pl.lit("test"), example_id=pl.lit("held out")
+    )
+    reading = CORPUS.with_columns(split=pl.lit("train"), context_pmids=pl.lit([999_999], pl.List(pl.Int64)))
+    assert not checks.no_citation_is_in_two_splits(pl.concat([reading, held_out])).passed
+
+
 def test_a_question_asked_twice_is_found() -> None:
     assert checks.no_question_is_asked_twice(CORPUS).passed
     repeated = failing(question=CORPUS["question"][1].upper())

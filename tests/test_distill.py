@@ -1,6 +1,7 @@
 """`make demo` as its user meets it: one command, the whole lineage, and no work done twice."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from distillation import REPOSITORY, Distilled, distill, sample_environment
 from lineage import LINEAGE
 
 from mkailin_assets.distill import unbroken
+from mkailin_resources.sample import NLM_FOLDER
 
 BRANCHES = ["C04", "C10", "F03"]
 BRANCH_TABLES = [
@@ -64,6 +66,32 @@ def test_another_branch_costs_that_branch_and_what_reads_all_branches(distilled:
         "benchmark_report",
     }
     assert all("D12" in " ".join(name) for name in materialized if name[0].rstrip(",") in BRANCH_TABLES)
+
+
+def test_an_update_file_changes_what_it_names_and_not_the_encoder(tmp_path: Path) -> None:
+    environment = sample_environment(tmp_path, "B05")
+    first = distill({**environment, "MKAILIN_PUBMED_FILES": "pubmed26n0001 pubmed26n0002"})
+    encoder = (tmp_path / "tables" / "retriever_checkpoint.parquet").stat().st_mtime_ns
+    assert "current_citations" in first.stdout
+    second = distill(environment)
+    assert "✓ context_index" in second.stdout
+    assert "retriever_checkpoint" not in second.stdout.partition("The lineage")[0]
+    assert (tmp_path / "tables" / "retriever_checkpoint.parquet").stat().st_mtime_ns == encoder
+    state = pl.read_parquet(tmp_path / "tables" / "current_citations.parquet")["state"]
+    assert set(state) == {"current", "retracted", "deleted"}
+
+
+def test_a_damaged_file_stops_the_run_before_anything_is_made_from_the_others(tmp_path: Path) -> None:
+    copy = tmp_path / "nlm [copy]"
+    shutil.copytree(NLM_FOLDER, copy)
+    damaged = copy / "pubmed" / "baseline" / "pubmed26n0002.xml.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    environment = sample_environment(tmp_path / "root", "C04") | {"MKAILIN_NLM_URL": str(copy)}
+    done = distill(environment)
+    assert done.returncode == 1
+    assert "MD5" in done.stdout
+    assert "failed: pubmed_file pubmed26n0002" in done.stdout
+    assert not (tmp_path / "root" / "tables" / "current_citations.parquet").exists()
 
 
 @pytest.mark.slow

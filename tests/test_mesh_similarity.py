@@ -36,7 +36,7 @@ def naive_average(
     population: int,
     pair: tuple[Sequence[str], Sequence[str]],
 ) -> float:
-    """DESIGN 4 as it is written."""
+    """The formulas of docs/method.md as they are written."""
 
     def similarity(x: str, y: str) -> float:
         shared = hierarchy.ancestors(x) & hierarchy.ancestors(y)

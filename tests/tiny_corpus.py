@@ -43,6 +43,7 @@ def training_example(
         "split": split,
         "question": question,
         "context": context,
+        "context_pmids": [],
         "long_answer": long_answer,
         "decision": decision,
         "pretraining_text": f"{context}\n\n{question}",

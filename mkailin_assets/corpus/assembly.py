@@ -43,7 +43,8 @@ def assemble(
     Memory grows with the text of all branches.
     """
     frames = [EvaluatedQA.create_empty().lazy(), *evaluated.values()]
-    rows = pl.concat(frames).sort("pmid", "branch").collect().with_columns(*_texts(rules))
+    rows = pl.concat(frames).sort("pmid", "branch").collect()
+    rows = without_held_out_contexts(rows).with_columns(*_texts(rules))
     stages: dict[str, Callable[[pl.DataFrame], pl.Series]] = {
         "evaluation": _refused_by_evaluation,
         "source": lambda left: outdated(left, current),
@@ -58,6 +59,20 @@ def assemble(
         excluded.append(out.select(excluded[0].columns))
         rows = rows.filter(reasons.is_null())
     return _examples(rows), pl.concat(excluded).sort("pmid", "branch")
+
+
+def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with their split, those to train on without contexts of the other splits' citations.
+
+    What a citation concludes, the answer to a held-out question, must not be read in training.
+    """
+    found = rows["contexts"].explode(empty_as_null=False).struct.field("pmid").unique()
+    held_out = [pmid for pmid in found if split_of(pmid) != "train"]
+    split = pl.col("pmid").map_elements(split_of, return_dtype=pl.String)
+    shown = pl.element().filter(~pl.element().struct.field("pmid").is_in(held_out))
+    return rows.with_columns(split=split).with_columns(
+        contexts=pl.when(split == "train").then(pl.col("contexts").list.eval(shown)).otherwise("contexts")
+    )
 
 
 def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:
@@ -181,6 +196,5 @@ def _examples(rows: pl.DataFrame) -> pl.DataFrame:
 
     return rows.with_columns(
         example_id=pl.Series(ids, dtype=pl.String),
-        split=pl.col("pmid").map_elements(split_of, return_dtype=pl.String),
         messages=pl.concat_list(said("user", asked), said("assistant", answered)),
     ).select(TrainingExample.create_empty().columns)

@@ -14,7 +14,7 @@ from mkailin_assets.corpus.quality import QualityRules, evaluate
 from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, GeneratedQA, TrainingExample
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.metadata import bars, counts, histogram, preview
-from mkailin_assets.partitions import MESH_BRANCH_NAMES, mesh_branches
+from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
 from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.index import ContextStore
@@ -98,7 +98,7 @@ def evaluated_qa(
             code_version="1",
         ),
     },
-    ins={"evaluated_qa": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
+    ins={"evaluated_qa": ALL_PARTITIONS},
 )
 def assembled_corpus(
     evaluated_qa: dict[str, pl.LazyFrame],

@@ -6,7 +6,7 @@ import polars as pl
 from mkailin_assets.corpus.assets import evaluated_qa, generated_qa
 from mkailin_assets.corpus.decontamination import benchmark_questions, normalised
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
-from mkailin_assets.metadata import preview
+from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_resources.benchmarks import BenchmarkFiles
 
@@ -26,7 +26,7 @@ def every_citation_has_a_row(
 ) -> dg.AssetCheckResult:
     """Each citation of the branch has a row, with an answer or with a failure."""
     missing = branch_citations.join(generated_qa, on="pmid", how="anti").select("pmid", "title")
-    return _none_may_be(missing, "citations of the branch without a row")
+    return none_may_be(missing, "citations of the branch without a row")
 
 
 @dg.asset_check(asset=generated_qa, partitions_def=mesh_branches)
@@ -46,7 +46,7 @@ def few_generations_failed(generated_qa: pl.DataFrame) -> dg.AssetCheckResult:
 def verdict_and_reasons_agree(evaluated_qa: pl.DataFrame) -> dg.AssetCheckResult:
     """A kept pair has no reason against it, a dropped pair has one or more."""
     wrong = evaluated_qa.filter(pl.col("kept") != (pl.col("reasons").list.len() == 0))
-    return _none_may_be(wrong.select("pmid", "kept", "reasons"), "pairs whose verdict and reasons disagree")
+    return none_may_be(wrong.select("pmid", "kept", "reasons"), "pairs whose verdict and reasons disagree")
 
 
 @dg.asset_check(asset=evaluated_qa, partitions_def=mesh_branches)
@@ -70,21 +70,24 @@ def no_benchmark_item_is_trained_on(
     asked = benchmark.select(normalised(pl.col("question"))).to_series().implode()
     leaks = pl.col("pmid").is_in(benchmark["pmid"].drop_nulls().implode())
     wrong = training_corpus.filter(leaks | normalised(pl.col("question")).is_in(asked))
-    return _none_may_be(wrong.select("pmid", "branch", "question"), "examples give a benchmark item away")
+    return none_may_be(wrong.select("pmid", "branch", "question"), "examples give a benchmark item away")
 
 
 @dg.asset_check(asset=training_corpus_key)
 def no_citation_is_in_two_splits(training_corpus: pl.DataFrame) -> dg.AssetCheckResult:
-    """All examples of a citation are in one split."""
-    splits = training_corpus.group_by("pmid").agg(pl.col("split").unique())
-    return _none_may_be(splits.filter(pl.col("split").list.len() > 1), "citations in more than one split")
+    """All examples of a citation are in one split, and training reads no context of another split."""
+    as_source = training_corpus.select("pmid", "split")
+    read = training_corpus.filter(pl.col("split") == "train").explode("context_pmids", empty_as_null=False)
+    as_context = read.select("split", pmid="context_pmids").select("pmid", "split")
+    splits = pl.concat([as_source, as_context]).group_by("pmid").agg(pl.col("split").unique())
+    return none_may_be(splits.filter(pl.col("split").list.len() > 1), "citations in more than one split")
 
 
 @dg.asset_check(asset=training_corpus_key)
 def no_question_is_asked_twice(training_corpus: pl.DataFrame) -> dg.AssetCheckResult:
     """No two examples ask the same question, case and punctuation apart."""
     twice = training_corpus.filter(normalised(pl.col("question")).is_duplicated())
-    return _none_may_be(twice.select("pmid", "branch", "question"), "examples ask what another asks")
+    return none_may_be(twice.select("pmid", "branch", "question"), "examples ask what another asks")
 
 
 @dg.asset_check(
@@ -96,7 +99,7 @@ def every_source_is_current(
     """No example comes from a citation that PubMed retracted, deleted or does not hold."""
     usable = current_citations.filter(pl.col("state") == "current")
     gone = training_corpus.join(usable, on="pmid", how="anti")
-    return _none_may_be(
+    return none_may_be(
         gone.select("pmid", "branch", "question"), "examples from retracted or deleted citations"
     )
 
@@ -126,12 +129,4 @@ def every_pair_is_in_or_out(
             placed.join(expected, on=key, how="anti").with_columns(wrong=pl.lit("placed, not evaluated")),
         ]
     )
-    return _none_may_be(wrong, "pairs not placed exactly once")
-
-
-def _none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=wrong.is_empty(),
-        description=f"{wrong.height} {what}",
-        metadata={"rows": wrong.height, "first": preview(wrong)},
-    )
+    return none_may_be(wrong, "pairs not placed exactly once")

@@ -61,6 +61,7 @@ class TrainingExample(dy.Schema):
     split = one_of(SPLITS, description="Decided by the PMID alone; never changes")
     question = dy.String(description="The question")
     context = dy.String(description="What the model reads beside the question")
+    context_pmids = dy.List(dy.Int64(), description="Citations it was retrieved from, beside the source")
     long_answer = dy.String(description="Answer in sentences")
     decision = one_of(DECISIONS, nullable=True, description="yes, no or maybe")
     pretraining_text = dy.String(description="Title, abstract, contexts, question: continued pre-training")

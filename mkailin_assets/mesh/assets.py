@@ -16,7 +16,7 @@ from mkailin_assets.mesh.hierarchy import (
 )
 from mkailin_assets.mesh.tables import MeshDescriptor, MeshInformationContent, MeshRelease
 from mkailin_assets.metadata import bars, histogram, preview
-from mkailin_assets.partitions import MESH_BRANCH_NAMES
+from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES
 from mkailin_assets.tables import table
 from mkailin_resources.nlm import NlmServers
 from mkailin_resources.storage import Storage
@@ -35,7 +35,9 @@ def mesh_release(
         schema=MeshRelease.create_empty().schema,
         orient="row",
     )
-    return dg.Output(release, metadata={"url": dg.MetadataValue.url(fetched.url), "bytes": fetched.bytes})
+    return dg.Output(
+        release, metadata={"url": dg.MetadataValue.url(fetched.url), "preview": preview(release)}
+    )
 
 
 @dg.asset(**table(MeshDescriptor), group_name="mesh", kinds={"lxml", "polars"}, code_version="1")
@@ -55,7 +57,7 @@ def mesh_descriptors(mesh_release: pl.DataFrame, storage: Storage) -> dg.Output[
     group_name="mesh",
     kinds={"numba", "polars"},
     code_version="1",
-    ins={"pubmed_citations": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
+    ins={"pubmed_citations": ALL_PARTITIONS},
 )
 def mesh_information_content(
     mesh_descriptors: pl.DataFrame,

@@ -1,4 +1,4 @@
-"""The MeSH hierarchy as a graph of descriptors, and how much each descriptor says (DESIGN 4)."""
+"""The MeSH hierarchy as a graph of descriptors, and how much each descriptor says (docs/method.md)."""
 
 import math
 from collections import Counter

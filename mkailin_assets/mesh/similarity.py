@@ -1,4 +1,4 @@
-"""How alike two citations are by their MeSH headings (DESIGN 4), fast enough for a corpus."""
+"""How alike two citations are by their MeSH headings (docs/method.md), fast enough for a corpus."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

@@ -33,7 +33,7 @@ class MeshDescriptor(dy.Schema):
 
 
 class MeshInformationContent(dy.Schema):
-    """How much each descriptor says, measured on the current citations (DESIGN 4)."""
+    """How much each descriptor says, measured on the current citations (docs/method.md)."""
 
     descriptor_ui = dy.String(primary_key=True, description="Unique identifier")
     name = dy.String(description="Preferred name")

@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.metadata import preview
+from mkailin_assets.metadata import none_may_be
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.preferences.assets import cold_start_preferences
 
@@ -15,7 +15,7 @@ def chosen_question_scores_at_least_as_high(cold_start_preferences: pl.DataFrame
     """No rejected question scores higher than the chosen one; a question with a score beats one without."""
     chosen, rejected = pl.col("chosen_score"), pl.col("rejected_score")
     wrong = cold_start_preferences.filter((rejected > chosen) | (rejected.is_not_null() & chosen.is_null()))
-    return _none_may_be(wrong, "pairs whose rejected question scores higher")
+    return none_may_be(wrong, "pairs whose rejected question scores higher")
 
 
 @dg.asset_check(asset=cold_start_preferences, partitions_def=mesh_branches)
@@ -23,7 +23,7 @@ def mesh_scores_lie_between_0_and_1(cold_start_preferences: pl.DataFrame) -> dg.
     """Every score is a number from 0 to 1."""
     inside = pl.col("chosen_score", "rejected_score").is_between(-ROUNDING, 1 + ROUNDING)
     wrong = cold_start_preferences.filter(~pl.all_horizontal(inside.fill_null(True)))
-    return _none_may_be(wrong, "pairs with a score outside 0 to 1")
+    return none_may_be(wrong, "pairs with a score outside 0 to 1")
 
 
 @dg.asset_check(asset=cold_start_preferences, partitions_def=mesh_branches)
@@ -34,7 +34,7 @@ def dropped_pairs_have_a_reason(cold_start_preferences: pl.DataFrame) -> dg.Asse
     )
     without_reason = pl.col("reason").is_null()
     right = pl.when("kept").then(complete & without_reason).otherwise(~without_reason)
-    return _none_may_be(cold_start_preferences.filter(~right), "pairs whose verdict and reason disagree")
+    return none_may_be(cold_start_preferences.filter(~right), "pairs whose verdict and reason disagree")
 
 
 @dg.asset_check(asset=cold_start_preferences, partitions_def=mesh_branches)
@@ -46,12 +46,4 @@ def some_preferences_are_kept(cold_start_preferences: pl.DataFrame) -> dg.AssetC
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{kept} of {cold_start_preferences.height} pairs are preferences to learn from",
         metadata={"kept": kept, "share": kept / max(cold_start_preferences.height, 1)},
-    )
-
-
-def _none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=wrong.is_empty(),
-        description=f"{wrong.height} {what}",
-        metadata={"rows": wrong.height, "first": preview(wrong)},
     )

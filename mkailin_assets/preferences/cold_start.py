@@ -1,4 +1,4 @@
-"""Which of a citation's two questions found contexts that fit the citation best in MeSH (DESIGN 4)."""
+"""Which of a citation's two questions found contexts that fit the citation best in MeSH (docs/method.md)."""
 
 from typing import Literal
 

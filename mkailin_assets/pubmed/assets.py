@@ -9,7 +9,7 @@ import polars as pl
 
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import bars, counts, preview
-from mkailin_assets.partitions import mesh_branches, pubmed_files
+from mkailin_assets.partitions import ALL_PARTITIONS, mesh_branches, pubmed_files
 from mkailin_assets.pubmed.branches import citations_of_branches
 from mkailin_assets.pubmed.citations import read_pubmed_file
 from mkailin_assets.pubmed.current import resolve
@@ -18,8 +18,6 @@ from mkailin_assets.pubmed.tables import BranchCitation, CurrentCitation, Pubmed
 from mkailin_assets.tables import table
 from mkailin_resources.nlm import NlmServers
 from mkailin_resources.storage import Storage
-
-ALL_FILES = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
 
 
 @dg.asset(
@@ -36,7 +34,7 @@ def raw_pubmed(
         schema=RawPubmed.create_empty().schema,
         orient="row",
     )
-    return dg.Output(raw, metadata={"url": dg.MetadataValue.url(fetched.url), "bytes": fetched.bytes})
+    return dg.Output(raw, metadata={"url": dg.MetadataValue.url(fetched.url), "preview": preview(raw)})
 
 
 @dg.asset(
@@ -62,7 +60,7 @@ def pubmed_citations(raw_pubmed: pl.DataFrame, storage: Storage) -> dg.Output[pl
     group_name="pubmed",
     kinds={"polars"},
     code_version="1",
-    ins={"pubmed_citations": ALL_FILES},
+    ins={"pubmed_citations": ALL_PARTITIONS},
 )
 def current_citations(
     context: dg.AssetExecutionContext,
@@ -89,7 +87,7 @@ def current_citations(
     group_name="pubmed",
     kinds={"polars"},
     code_version="1",
-    ins={"pubmed_citations": ALL_FILES},
+    ins={"pubmed_citations": ALL_PARTITIONS},
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def branch_citations(

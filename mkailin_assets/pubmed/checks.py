@@ -7,7 +7,7 @@ from typing import BinaryIO, cast
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.metadata import preview
+from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import MESH_BRANCH_NAMES, pubmed_files
 from mkailin_assets.pubmed.assets import branch_citations, current_citations, pubmed_citations, raw_pubmed
 from mkailin_resources.storage import Storage
@@ -72,7 +72,7 @@ def citations_have_text_and_headings(pubmed_citations: pl.DataFrame) -> dg.Asset
 def versions_come_once(pubmed_citations: pl.DataFrame) -> dg.AssetCheckResult:
     """No version of a citation is in the file twice."""
     versions = pubmed_citations.filter(pl.col("record") == "citation").select("pmid", "version", "position")
-    return _none_may_be(
+    return none_may_be(
         versions.filter(versions.select("pmid", "version").is_duplicated()), "citations that are there twice"
     )
 
@@ -85,14 +85,14 @@ def states_add_up(current_citations: pl.DataFrame) -> dg.AssetCheckResult:
         pl.col("pmid").is_duplicated()
         | pl.when(pl.col("state") == "current").then(homed == waiting).otherwise(homed | waiting)
     )
-    return _none_may_be(wrong, "rows whose state, home branch and reason to wait do not fit")
+    return none_may_be(wrong, "rows whose state, home branch and reason to wait do not fit")
 
 
 @dg.asset_check(asset=current_citations)
 def home_branches_are_partitions(current_citations: pl.DataFrame) -> dg.AssetCheckResult:
     """Every home branch is one that can be distilled."""
     strange = current_citations.filter(~pl.col("home_branch").is_in(list(MESH_BRANCH_NAMES)))
-    return _none_may_be(strange, "citations whose home branch is no partition")
+    return none_may_be(strange, "citations whose home branch is no partition")
 
 
 @dg.asset_check(asset=current_citations)
@@ -114,7 +114,7 @@ def branches_hold_their_current_citations(
     branch_citations: dict[str, pl.LazyFrame], current_citations: pl.DataFrame
 ) -> dg.AssetCheckResult:
     """Every branch holds the current citations that have their home there, with their current content."""
-    return _none_may_be(
+    return none_may_be(
         misplaced(branch_citations, current_citations), "citations not as current_citations says"
     )
 
@@ -139,11 +139,3 @@ def misplaced(branches: dict[str, pl.LazyFrame], current: pl.DataFrame) -> pl.Da
             for wrong, rows in of_branch.items()
         ]
     return pl.concat(differences)
-
-
-def _none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        passed=wrong.is_empty(),
-        description=f"{wrong.height} {what}",
-        metadata={"rows": wrong.height, "first": preview(wrong)},
-    )

@@ -1,4 +1,4 @@
-"""The one MeSH branch a citation is distilled in (DESIGN 2, "Home branch")."""
+"""The one MeSH branch a citation is distilled in (docs/method.md)."""
 
 import polars as pl
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.metadata import bars, counts, preview
+from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
 from mkailin_assets.retrieval.update import findable, learn_checkpoint, sample_search, update_index
 from mkailin_assets.tables import table
@@ -15,12 +16,10 @@ from mkailin_resources.embeddings import EncoderSettings
 from mkailin_resources.index import ContextStore, IndexUpdate
 from mkailin_resources.storage import Storage
 
-ALL_FILES = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
-
 
 @dg.asset(
     **table(RetrieverCheckpoint),
-    ins={"pubmed_citations": ALL_FILES},
+    ins={"pubmed_citations": ALL_PARTITIONS},
     group_name="retrieval",
     kinds={"scikitlearn"},
     tags={FIXED_TAG: ""},
@@ -41,7 +40,7 @@ def retriever_checkpoint(
 
 @dg.asset(
     **table(ContextIndex),
-    ins={"pubmed_citations": ALL_FILES},
+    ins={"pubmed_citations": ALL_PARTITIONS},
     group_name="retrieval",
     kinds={"lancedb"},
     code_version="1",

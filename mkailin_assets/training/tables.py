@@ -4,7 +4,7 @@ import dataframely as dy
 
 
 class Checkpoint(dy.Schema):
-    """A trained model: where its folder is and what made it. One row (DESIGN 5)."""
+    """A trained model: where its folder is and what made it. One row (docs/method.md)."""
 
     name = dy.String(description="What it is: finetuned")
     uri = dy.String(description="Folder: adapter, base, tokenizer, training.json")
