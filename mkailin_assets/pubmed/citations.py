@@ -37,6 +37,14 @@ _UNREAD = (
     (b"<ReferenceList>", b"</ReferenceList>"),
 )
 _ENTITIES = (b"&amp;", b"&lt;", b"&gt;")
+# ASCII without markup, quotes and control characters: its bytes are what a parser makes of them.
+_PLAIN = rb"[ !#-%'-;=?-~]"
+_DESCRIPTOR = re.compile(
+    rb'\s*<MeshHeading>\s*<DescriptorName UI="(%b*)" MajorTopicYN="([YN])"(?: Type="%b*")?>(%b*)'
+    % (_PLAIN, _PLAIN, _PLAIN)
+)
+_QUALIFIER = re.compile(rb'\s*<QualifierName UI="%b*" MajorTopicYN="([YN])">(%b*)' % (_PLAIN, _PLAIN))
+_TYPE = re.compile(rb'\s*<PublicationType UI="(%b*)">(%b*)' % (_PLAIN, _PLAIN))
 # A file has some 80,000 different headings, of 30,000 descriptors and a few qualifiers.
 _CACHED = 1 << 17
 _NO_HEADINGS: list[tuple[()]] = [(), (), (), ()]
@@ -67,6 +75,9 @@ class _Unusable(ValueError):
 # UI, name, major, qualifiers, and what of it enters the content hash. A plain tuple, which the garbage
 # collector learns to leave alone; there are very many.
 _Heading = tuple[str | None, str, bool, tuple[str, ...], str]
+# UIs and names of publication types.
+_Types = tuple[tuple[str | None, ...], tuple[str, ...]]
+_NO_TYPES: _Types = ((), ())
 
 
 def read_pubmed_file(file: BinaryIO, name: str) -> pl.DataFrame:
@@ -94,7 +105,7 @@ def _rows(tag: bytes, text: bytes, position: int) -> list[Row]:
                 deleted = etree.fromstring(text, _PARSER)
                 return [_deleted(element, position + n) for n, element in enumerate(deleted)]
             case _:
-                return [_citation(*_parsed(text), position)]
+                return [_citation(position, *_parsed(text))]
     except (etree.XMLSyntaxError, _Unusable) as error:
         cause = f"malformed XML: {error.msg}" if isinstance(error, etree.XMLSyntaxError) else str(error)
         found = _PMID_IN_PIECES.search(text)
@@ -103,8 +114,8 @@ def _rows(tag: bytes, text: bytes, position: int) -> list[Row]:
         return [Row("quarantined", position, pmid=pmid, cause=cause, raw=raw)]
 
 
-def _parsed(text: bytes) -> tuple[etree._Element, list[_Heading]]:
-    """The record as a tree, without its headings if they could be taken out before.
+def _parsed(text: bytes) -> tuple[etree._Element, list[_Heading], _Types]:
+    """The record as a tree, without its headings and types if they could be taken out before.
 
     Half of a recent file is authors, dates and references, which nobody reads here, and half of the rest are
     headings, the same ones again and again: parsing only what is left takes a third of the time.
@@ -112,11 +123,12 @@ def _parsed(text: bytes) -> tuple[etree._Element, list[_Heading]]:
     # Looking for one byte first is many times faster.
     if not (b"!" in text and b"<!" in text) and not (b"?" in text and b"<?" in text):
         headings, rest = _without_headings(_without_unread(text))
+        types, rest = _without_types(rest)
         try:
-            return etree.fromstring(rest, _PARSER), headings
+            return etree.fromstring(rest, _PARSER), headings, types
         except etree.XMLSyntaxError:
             pass  # the whole record says where it is malformed
-    return etree.fromstring(text, _PARSER), []
+    return etree.fromstring(text, _PARSER), [], _NO_TYPES
 
 
 def _without_unread(text: bytes) -> bytes:
@@ -145,9 +157,29 @@ def _without_headings(text: bytes) -> tuple[list[_Heading], bytes]:
     if not opened or not closed or end.strip() or b"<MeshHeadingList" in after:
         return [], text
     try:
-        return [_heading(heading) for heading in each], before + after
+        return list(map(_heading, each)), before + after
     except (etree.XMLSyntaxError, _Unusable):
         return [], text
+
+
+def _without_types(text: bytes) -> tuple[_Types, bytes]:
+    """The publication types and what is left; no types and all of the text if not as NLM writes them."""
+    before, opened, rest = text.partition(b"<PublicationTypeList>")
+    listed, closed, after = rest.partition(b"</PublicationTypeList>")
+    types = _listed_types(listed) if opened and closed else None
+    if types is None or b"<PublicationType" in before or b"<PublicationType" in after:
+        return _NO_TYPES, text
+    return types, before + after
+
+
+@lru_cache(maxsize=_CACHED)
+def _listed_types(listed: bytes) -> _Types | None:
+    """Few combinations of types make up most of a file."""
+    *each, end = listed.split(b"</PublicationType>")
+    plain = [found for found in map(_TYPE.fullmatch, each) if found]
+    if end.strip() or len(plain) < len(each):
+        return None
+    return tuple(found[1].decode() for found in plain), tuple(found[2].decode() for found in plain)
 
 
 @lru_cache(maxsize=_CACHED)
@@ -158,12 +190,19 @@ def _heading(start: bytes) -> _Heading:
     if not named or end.strip():
         raise _Unusable("a MeshHeading of another form")
     ui, name, major = _descriptor(descriptor)
+    if not qualifiers:
+        return _finished(ui, name, major, ())
+    if len(qualifiers) == 1:
+        term, is_major = _qualifier(qualifiers[0])
+        return _finished(ui, name, major or is_major, (term,))
     terms = [_qualifier(qualifier) for qualifier in qualifiers]
     return _finished(ui, name, major or any(is_major for _, is_major in terms), [term for term, _ in terms])
 
 
 @lru_cache(maxsize=_CACHED)
 def _descriptor(start: bytes) -> tuple[str | None, str, bool]:
+    if plain := _DESCRIPTOR.fullmatch(start):
+        return plain[1].decode(), plain[3].decode(), plain[2] == b"Y"
     heading = etree.fromstring(start + b"</DescriptorName></MeshHeading>", _PARSER)
     if heading.tag != "MeshHeading" or len(heading) != 1:
         raise _Unusable("a MeshHeading of another form")
@@ -172,6 +211,8 @@ def _descriptor(start: bytes) -> tuple[str | None, str, bool]:
 
 @lru_cache(maxsize=_CACHED)
 def _qualifier(start: bytes) -> tuple[str, bool]:
+    if plain := _QUALIFIER.fullmatch(start):
+        return plain[2].decode(), plain[1] == b"Y"
     return _term(etree.fromstring(start + b"</QualifierName>", _PARSER), "QualifierName")[1:]
 
 
@@ -200,7 +241,9 @@ def _deleted(element: etree._Element, position: int) -> Row:
         return Row("quarantined", position, cause=f"DeleteCitation: {error}", raw=raw)
 
 
-def _citation(record: etree._Element, headings: list[_Heading], position: int) -> Row:  # noqa: PLR0912, PLR0915
+def _citation(  # noqa: PLR0912, PLR0915
+    position: int, record: etree._Element, headings: list[_Heading], listed_types: _Types = _NO_TYPES
+) -> Row:
     """One pass over the fields of a citation, in the order they stand there."""
     is_citation = record.tag == "MedlineCitation"
     citation = record if is_citation else next(record.iterchildren("MedlineCitation"), None)
@@ -212,7 +255,7 @@ def _citation(record: etree._Element, headings: list[_Heading], position: int) -
         raise _Unusable("no PMID")
     title = vernacular_title = year = journal = abbreviation = doi = pmc = None
     labels, categories, sections = list[str | None](), list[str | None](), list[str]()
-    type_uis, types = list[str | None](), list[str]()
+    type_uis, types = list(listed_types[0]), list(listed_types[1])
     links, linked = list[str](), list[int | None]()
     languages, keywords = list[str](), list[str]()
     by_authors = other_abstract = False

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, cast
 
+from isal import igzip, isal_zlib
+
 RECORD_OF_ROOT = {b"PubmedArticleSet": b"PubmedArticle", b"MedlineCitationSet": b"MedlineCitation"}
 _CHUNK = 1 << 20
 _HEAD = 1 << 16
@@ -38,11 +40,23 @@ def records(file: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     try:
-        yield from _records(cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file, name)
-    except EOFError as error:
-        raise UnreadablePubmedFile(name, "the gzip stream breaks off: the file is truncated") from error
+        yield from _records(cast(BinaryIO, igzip.GzipFile(fileobj=file)) if zipped else file, name)
+    except (EOFError, gzip.BadGzipFile, isal_zlib.error) as error:  # type: ignore[misc]  # says its stub
+        raise UnreadablePubmedFile(name, _gzip_error(file)) from error
+
+
+def _gzip_error(file: BinaryIO) -> str:
+    """What is wrong with a gzip file; isal is fast, but calls truncated what has rubbish at its end."""
+    file.seek(0)
+    try:
+        with gzip.GzipFile(fileobj=file) as stream:
+            while stream.read(_CHUNK):
+                pass
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise UnreadablePubmedFile(name, f"the gzip stream is corrupt ({error})") from error
+        return f"the gzip stream is corrupt ({error})"
+    except EOFError:
+        pass
+    return "the gzip stream breaks off: the file is truncated"
 
 
 def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
