@@ -7,6 +7,11 @@ import pytest
 from distillation import Distilled, distill, sample_environment
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes by their length: gzip writes the time into them, and all workers must know a test by one name."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """One worker for each file, whose fixtures it shares; one for all that need the distilled sample."""
     shared = "distilled" in getattr(item, "fixturenames", ())
