@@ -37,7 +37,7 @@ def descriptors() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def home() -> HomeBranches:
-    return HomeBranches(MeshHierarchy.from_descriptors(descriptors()), descriptors())
+    return HomeBranches(MeshHierarchy.from_descriptors(descriptors()))
 
 
 def heading(ui: str | None, major: bool = False, name: str = "") -> dict[str, object]:
@@ -101,7 +101,7 @@ def test_home_branches_equal_the_rule_as_it_is_written(real_data: Path) -> None:
 
     with next(real_data.glob("nlm/pubmed/*/pubmed26n0003*.gz")).open("rb") as file:
         headings = read_pubmed_file(file, "pubmed26n0003")["headings"]
-    found = HomeBranches(hierarchy, release).of(headings)["home_branch"].to_list()
+    found = HomeBranches(hierarchy).of(headings)["home_branch"].to_list()
     assert found == [by_the_rule(of_one) for of_one in headings.to_list()]
     assert len(set(found)) > 30
     assert any(h["ui"] is None for of_one in headings.to_list() for h in of_one)
@@ -227,8 +227,8 @@ def test_the_real_update_files_do_what_is_known_of_them(real_data: Path) -> None
         key = path.name.removesuffix(".xml.gz")
         with path.open("rb") as file:
             tables[key] = read_pubmed_file(file, key)
-    hierarchy, release = mesh_2024.tree(real_data), mesh_2024.descriptors(real_data)
-    current = resolve({key: table.lazy() for key, table in tables.items()}, HomeBranches(hierarchy, release))
+    hierarchy = mesh_2024.tree(real_data)
+    current = resolve({key: table.lazy() for key, table in tables.items()}, HomeBranches(hierarchy))
     expected = json.loads((real_data / "nlm/pubmed/expected_changes.json").read_text())
 
     def pmids(of: pl.DataFrame) -> set[str]:

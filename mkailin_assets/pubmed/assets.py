@@ -69,7 +69,7 @@ def current_citations(
 ) -> dg.Output[pl.DataFrame]:
     """The latest state of every PMID over all files: where it is, deleted, retracted, home branch, hash."""
     started = time.monotonic()
-    home = HomeBranches(MeshHierarchy.from_descriptors(mesh_descriptors), mesh_descriptors)
+    home = HomeBranches(MeshHierarchy.from_descriptors(mesh_descriptors))
     current = resolve(pubmed_citations, home)
     registered = pubmed_files.get_partition_keys(dynamic_partitions_store=context.instance)
     metadata = {

@@ -17,10 +17,9 @@ class HomeBranches:
     those without a tree number do not count.
     """
 
-    def __init__(self, hierarchy: MeshHierarchy, descriptors: pl.DataFrame) -> None:
-        """`descriptors` is table MeshDescriptor of the release the hierarchy was made from."""
+    def __init__(self, hierarchy: MeshHierarchy) -> None:
         ic = hierarchy.intrinsic_ic()
-        uis = descriptors["descriptor_ui"].to_list()
+        uis = list(hierarchy.uis)
         # Of a descriptor's tree numbers only the first can win, so one rank for each orders all candidates.
         places = sorted(
             (-ic[ui], min(numbers), ui)
@@ -36,11 +35,10 @@ class HomeBranches:
             {"ui": uis, "rank": [ranks.get(ui) for ui in uis], "known": [True] * len(uis)},
             schema={"ui": pl.String, "rank": pl.Int32, "known": pl.Boolean},
         )
-        preferred = descriptors.select("name", named="descriptor_ui")
-        terms = descriptors.explode("entry_terms", empty_as_null=False).select(
-            name="entry_terms", named="descriptor_ui"
+        self._names = pl.DataFrame(
+            {"name": list(hierarchy.names), "named": list(hierarchy.names.values())},
+            schema={"name": pl.String, "named": pl.String},
         )
-        self._names = pl.concat([preferred, terms]).unique("name", keep="first", maintain_order=True)
 
     def of(self, headings: pl.Series) -> pl.DataFrame:
         """Columns home_branch and waiting, a row for each list of headings (`PubmedRecord.headings`).
