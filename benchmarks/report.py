@@ -57,6 +57,12 @@ def interleaved_medians(
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
+def peak_megabytes() -> float:
+    """The most memory this process has held; what `getrusage` says counts from the parent's peak."""
+    with open("/proc/self/status", encoding="ascii") as lines:
+        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM"))
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {

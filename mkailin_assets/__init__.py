@@ -2,9 +2,6 @@
 
 import warnings
 
-import dagster as dg
-
 # Checks per partition and backfill policies are preview and beta features of Dagster 1.13, which says so
 # before every command.
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
+warnings.filterwarnings("ignore", message=".* is currently in (preview|beta)")

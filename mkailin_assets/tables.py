@@ -1,11 +1,14 @@
 """From a table's schema to Dagster: the type checked at asset boundaries and the columns the UI shows."""
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import dataframely as dy
 import polars as pl
+
+# Schemas are read by modules that know nothing of Dagster, too: it is imported where it is used.
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 def one_of(values: tuple[str, ...], **column: Any) -> dy.String:
@@ -26,7 +29,9 @@ def table(schema: type[dy.Schema]) -> dict[str, Any]:
 
 
 @cache
-def _dagster_type(schema: type[dy.Schema]) -> dg.DagsterType:
+def _dagster_type(schema: type[dy.Schema]) -> "dg.DagsterType":
+    import dagster as dg
+
     # Cached, since Dagster refuses two types of one name.
     return dg.DagsterType(
         name=schema.__name__,
@@ -36,19 +41,31 @@ def _dagster_type(schema: type[dy.Schema]) -> dg.DagsterType:
     )
 
 
-def _check(schema: type[dy.Schema], value: object) -> dg.TypeCheck:
+def _check(schema: type[dy.Schema], value: object) -> "dg.TypeCheck":
+    import dagster as dg
+
+    from mkailin_resources.storage import LogUpdate
+
     try:
         for frame in value.values() if isinstance(value, dict) else [value]:
-            if not isinstance(frame, pl.DataFrame):
-                return dg.TypeCheck(False, f"{schema.__name__}: expected a table, got {type(frame).__name__}")
-            schema.validate(frame)
+            rows = frame.rows if isinstance(frame, LogUpdate) else frame
+            if not isinstance(rows, pl.DataFrame | pl.LazyFrame):
+                return dg.TypeCheck(False, f"{schema.__name__}: expected a table, got {type(rows).__name__}")
+            if isinstance(rows, pl.LazyFrame):
+                # Too large for the memory: made of parts that were validated one by one.
+                if rows.collect_schema() != schema.create_empty().schema:
+                    return dg.TypeCheck(False, f"{schema.__name__}: columns are {rows.collect_schema()}")
+            else:
+                schema.validate(rows)
     except (dy.exc.ValidationError, dy.exc.SchemaError) as error:
         return dg.TypeCheck(False, f"{schema.__name__}: {error}")
     return dg.TypeCheck(True)
 
 
-def column_schema(schema: type[dy.Schema]) -> dg.TableSchema:
+def column_schema(schema: type[dy.Schema]) -> "dg.TableSchema":
     """The schema as the UI shows it: name, type, description, whether it is required and unique."""
+    import dagster as dg
+
     types = schema.create_empty().schema
     return dg.TableSchema(
         columns=[

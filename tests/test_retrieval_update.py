@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from mkailin_assets.partitions import pubmed_files
-from mkailin_assets.pubmed.tables import CurrentCitation, PubmedRecord
+from mkailin_assets.pubmed.tables import CurrentCitation, PubmedRecord, pubmed_records
 from mkailin_assets.retrieval.assets import context_index, retriever_checkpoint
 from mkailin_assets.retrieval.checks import (
     encoder_loads_and_encodes,
@@ -41,17 +41,12 @@ def record(pmid: int, position: int, text: str | None, file: str = "pubmed26n000
             {"ui": "D000001", "name": "a", "major": False, "qualifiers": []},
             {"ui": "D000002", "name": "b", "major": False, "qualifiers": []},
         ],
-        "language": [],
-        "publication_types": [],
-        "keywords": [],
-        "comments_corrections": [],
         "content_hash": f"hash of {text}",
     }
 
 
 def records(rows: list[dict[str, Any]]) -> pl.LazyFrame:
-    frame = pl.DataFrame(rows, schema=PubmedRecord.create_empty().schema)
-    return PubmedRecord.validate(frame).lazy()
+    return PubmedRecord.validate(pubmed_records(rows)).lazy()
 
 
 def current(rows: list[dict[str, Any]], **state: str) -> pl.DataFrame:

@@ -15,12 +15,13 @@ _HEAD = 1 << 16
 _LONGEST_RECORD = 64 << 20
 
 _SOLID = re.compile(rb"\S")
-_ASIDE = re.compile(rb"<!--.*?-->|<\?.*?\?>", re.DOTALL)
+_ASIDES = {b"<!--": b"-->", b"<?": b"?>"}
 # Atomic groups: without them a hostile prolog makes the search exponential.
 _PROLOG = re.compile(
-    rb"(?>\s|<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^>\[]*>)*+(?P<tag><(?P<root>[A-Za-z_][\w.:-]*)[^>]*>)", re.DOTALL
+    rb"(?>\s|<!--.*?-->|<\?.*?\?>|<!DOCTYPE[^<>\[]*>)*+(?P<tag><(?P<root>[A-Za-z_][\w.:-]*)[^<>]*>)",
+    re.DOTALL,
 )
-_INTERNAL_SUBSET = re.compile(rb"<!DOCTYPE[^>\[]*\[")
+_INTERNAL_SUBSET = re.compile(rb"<!DOCTYPE[^<>\[]*\[")
 _ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([^\"']*)")
 
 
@@ -61,8 +62,8 @@ def _gzip_error(file: BinaryIO) -> str:
 
 def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
     root, buffer = _after_root(stream, name)
-    tags = RECORD_OF_ROOT[root] + rb"|PubmedBookArticle|DeleteCitation"
-    boundary = re.compile(rb"<(?:(" + tags + rb")(?=[\s/>])|/" + root + rb"\s*>)")
+    tags = rb"<(" + RECORD_OF_ROOT[root] + rb"|PubmedBookArticle|DeleteCitation)(?=[\s/>])"
+    opening, boundary = re.compile(tags), re.compile(tags + rb"|</" + root + rb"\s*>")
     at, final = 0, False
     while True:
         solid = _SOLID.search(buffer, at)
@@ -70,7 +71,7 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
         found = boundary.match(buffer, at)
         if found and not found[1]:
             break
-        end = _end(buffer, at, found and found[1], boundary, final)
+        end = _end(buffer, at, opening, boundary, final)
         if end is None:
             if final:
                 raise UnreadablePubmedFile(name, f"it ends before </{root.decode()}>: the file is truncated")
@@ -79,7 +80,7 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
             chunk = stream.read(_CHUNK)
             buffer, at, final = buffer[at:] + chunk, 0, not chunk
             continue
-        if found or not _ASIDE.match(buffer, at):
+        if found or not buffer.startswith(tuple(_ASIDES), at):
             yield found[1] if found else b"", buffer[at:end]
         at = end
     # Read on to the end: gzip verifies its checksum there.
@@ -90,22 +91,24 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
         raise UnreadablePubmedFile(name, f"something follows </{root.decode()}>: {rest.strip()[:40]!r}")
 
 
-def _end(buffer: bytes, at: int, tag: bytes | None, boundary: re.Pattern[bytes], final: bool) -> int | None:
+def _end(
+    buffer: bytes, at: int, opening: re.Pattern[bytes], boundary: re.Pattern[bytes], final: bool
+) -> int | None:
     """Where that which starts at `at` ends; None while the buffer does not say.
 
     A record that lacks its end tag is cut where the next begins, so that the next is not lost with it.
     """
-    if tag:
-        closing = b"</" + tag + b">"
-        if (end := buffer.find(closing, at)) >= 0:
-            following = buffer.find(b"<" + tag, at + 1, end)
-            return end + len(closing) if following < 0 else following
-        if not final:
+    for begin, close in _ASIDES.items():
+        if buffer.startswith(begin, at):
+            end = buffer.find(close, at + len(begin))
+            return None if end < 0 else end + len(close)
+    if record := opening.match(buffer, at):
+        following, close = opening.search(buffer, at + 1), b"</" + record[1] + b">"
+        end = buffer.find(close, at, following.start() if following else len(buffer))
+        if end >= 0:
+            return end + len(close)
+        if not following and not final:
             return None
-    elif aside := _ASIDE.match(buffer, at):
-        return aside.end()
-    elif buffer.startswith((b"<!--", b"<?"), at) and not final:
-        return None
     next_one = boundary.search(buffer, at + 1)
     return next_one.start() if next_one else None
 
