@@ -13,7 +13,8 @@ from test_pubmed_current import descriptors
 
 from mkailin_assets.partitions import pubmed_files
 from mkailin_assets.pubmed import assets, checks
-from mkailin_assets.pubmed.tables import CurrentCitation, PubmedRecord
+from mkailin_assets.pubmed.tables import CurrentCitation, pubmed_records
+from mkailin_resources.eutils import EntrezQuery
 from mkailin_resources.nlm import NlmServers
 from mkailin_resources.storage import ParquetTables, Storage
 
@@ -22,7 +23,8 @@ BRANCHES = ["C04", "D12", "Z01"]
 PER_FILE = {
     "kept_file_is_the_published_one",
     "few_records_are_quarantined",
-    "citations_have_text_and_headings",
+    "most_citations_have_abstracts",
+    "most_citations_have_headings",
     "versions_come_once",
 }
 
@@ -68,6 +70,7 @@ class Stage:
             resources={
                 "storage": self.storage,
                 "nlm": self.nlm,
+                "entrez": EntrezQuery(),
                 "io_manager": ParquetTables(storage=self.storage),
             },
             instance=self.instance,
@@ -146,11 +149,11 @@ def test_a_file_that_is_not_from_pubmed_fails_and_leaves_no_table(stage: Stage, 
 
 
 def records(*rows: dict[str, object]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=PubmedRecord.create_empty().schema)
+    return pubmed_records(rows)
 
 
-def current(*rows: dict[str, object]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema=CurrentCitation.create_empty().schema)
+def current(*rows: dict[str, object]) -> pl.LazyFrame:
+    return pl.LazyFrame(list(rows), schema=CurrentCitation.create_empty().schema)
 
 
 def test_a_kept_file_that_changed_is_told() -> None:
@@ -172,14 +175,46 @@ def test_a_file_of_broken_records_is_told() -> None:
     assert checks.few_records_are_quarantined(records(*broken[:2], *good)).passed
 
 
+def told(result: dg.AssetCheckResult) -> bool:
+    """Whether a check warns."""
+    assert result.severity == dg.AssetCheckSeverity.WARN
+    return not result.passed
+
+
 def test_a_file_without_abstracts_or_headings_is_told() -> None:
     full = {"abstract": [{"text": "x"}], "headings": [{"name": "x", "major": False, "qualifiers": []}]}
-    bare = {"abstract": [], "headings": []}
-    kind = {"record": "citation"}
-    assert checks.citations_have_text_and_headings(records({**kind, **full}, {**kind, **bare})).passed
-    result = checks.citations_have_text_and_headings(records({**kind, **bare}))
-    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
-    assert not checks.citations_have_text_and_headings(records({**kind, **full, "headings": []})).passed
+    kind: dict[str, object] = {"record": "citation"}
+    mixed = records({**kind, **full}, *[kind] * 9)
+    assert not told(checks.most_citations_have_abstracts(mixed))
+    assert not told(checks.most_citations_have_headings(mixed))
+    bare = records({**kind, **full}, *[kind] * 10)
+    assert told(checks.most_citations_have_abstracts(bare))
+    assert told(checks.most_citations_have_headings(bare))
+
+
+def test_many_deleted_pmids_are_told() -> None:
+    kept: list[dict[str, object]] = [{"state": "current"}] * 9
+    assert not told(checks.few_citations_are_deleted(current({"state": "deleted"}, *kept)))
+    assert told(checks.few_citations_are_deleted(current({"state": "deleted"}, {"state": "deleted"}, *kept)))
+
+
+def test_many_records_in_quarantine_over_all_files_are_told() -> None:
+    known = current(*[{"state": "current"}] * 100)
+    quarantine = pl.DataFrame({"pubmed_file": ["f1", "f2"]})
+    assert not told(checks.few_records_of_all_are_quarantined(quarantine.head(1), known))
+    assert told(checks.few_records_of_all_are_quarantined(quarantine, known))
+
+
+def test_the_quarantine_of_all_files_is_one_table(stage: Stage) -> None:
+    for key in FILES:
+        stage.run("raw_pubmed", "pubmed_citations", partition=key)
+    stage.run("current_citations")
+    assert stage.run("quarantined_records").success
+    table = stage.storage.read_table("quarantined_records")
+    assert table is not None
+    assert table.select("pubmed_file", "position", "pmid").rows() == [(FILES[0], 2, 4)]
+    assert table["cause"].str.starts_with("malformed XML").all()
+    assert "a & b" in table["raw"].item()
 
 
 def test_a_version_that_comes_twice_is_told() -> None:
@@ -211,9 +246,8 @@ def test_a_home_that_is_no_partition_is_told() -> None:
 
 def test_many_citations_that_wait_are_told() -> None:
     waits, homed = {"state": "current", "waiting": "x"}, {"state": "current", "home_branch": "C04"}
-    assert checks.few_citations_wait(current(waits, homed)).passed
-    result = checks.few_citations_wait(current(waits, waits, homed))
-    assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert not told(checks.few_citations_wait(current(waits, homed)))
+    assert told(checks.few_citations_wait(current(waits, waits, homed)))
 
 
 @pytest.mark.parametrize(
@@ -238,4 +272,9 @@ def test_a_branch_that_differs_from_the_current_citations_is_told(
     schema = {"pmid": pl.Int64, "branch": pl.String, "content_hash": pl.String}
     branches = {"C04": pl.LazyFrame(held, schema=schema, orient="row")}
     assert checks.misplaced(branches, states)["wrong"].to_list() == wrong
-    assert checks.branches_hold_their_current_citations(branches, states).passed == (not wrong)
+    of_this_run, of_another = (
+        checks.judged(checks.misplaced(branches, states), [run]) for run in ("C04", "D12")
+    )
+    assert of_this_run.passed == of_another.passed == (not wrong)
+    assert of_this_run.severity == (dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN)
+    assert of_another.severity == dg.AssetCheckSeverity.WARN

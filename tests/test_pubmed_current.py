@@ -12,9 +12,9 @@ from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.mesh.tables import MeshDescriptor
 from mkailin_assets.pubmed.branches import citations_of_branches
 from mkailin_assets.pubmed.citations import read_pubmed_file
-from mkailin_assets.pubmed.current import resolve
+from mkailin_assets.pubmed.current import changed_files, resolve
 from mkailin_assets.pubmed.home_branch import NO_HEADINGS, NO_KNOWN_HEADING, NO_PLACE, HomeBranches
-from mkailin_assets.pubmed.tables import BranchCitation, CurrentCitation, PubmedRecord
+from mkailin_assets.pubmed.tables import BranchCitation, CurrentCitation, PubmedRecord, pubmed_records
 
 # UI: name, tree numbers, entry terms. The check tag has a place in the tree, as it has in MeSH.
 DESCRIPTORS = {
@@ -100,7 +100,7 @@ def test_home_branches_equal_the_rule_as_it_is_written(real_data: Path) -> None:
         return None
 
     with next(real_data.glob("nlm/pubmed/*/pubmed26n0003*.gz")).open("rb") as file:
-        headings = read_pubmed_file(file, "pubmed26n0003")["headings"]
+        headings = pl.concat(read_pubmed_file(file, "pubmed26n0003"))["headings"]
     found = HomeBranches(hierarchy).of(headings)["home_branch"].to_list()
     assert found == [by_the_rule(of_one) for of_one in headings.to_list()]
     assert len(set(found)) > 30
@@ -117,11 +117,8 @@ def deleted(pmid: int) -> dict[str, object]:
 
 
 def file_of(key: str, *rows: dict[str, object]) -> tuple[str, pl.LazyFrame]:
-    lists = {
-        name: [] for name, dtype in PubmedRecord.create_empty().schema.items() if isinstance(dtype, pl.List)
-    }
-    full = [{**lists, **row, "pubmed_file": key, "position": position} for position, row in enumerate(rows)]
-    return key, pl.DataFrame(full, schema=PubmedRecord.create_empty().schema).lazy()
+    numbered = [{**row, "pubmed_file": key, "position": position} for position, row in enumerate(rows)]
+    return key, pubmed_records(numbered).lazy()
 
 
 def states(current: pl.DataFrame) -> dict[int, tuple[str, str, int]]:
@@ -181,12 +178,36 @@ def test_no_files_give_an_empty_table(home: HomeBranches) -> None:
     assert CurrentCitation.validate(resolve({}, home)).is_empty()
 
 
+@pytest.mark.parametrize(
+    ("present", "resolved", "read", "is_whole"),
+    [
+        ("", "", "", True),
+        ("1a 2a", "", "1 2", True),
+        ("1a 2a", "1a 2a", "", False),
+        ("1a 2a 3a 4a", "1a 2a", "3 4", False),
+        ("1a 2a 3a", "1a 3a", "1 2 3", True),
+        ("1b 2a 3a", "1a 2a", "1 2 3", True),
+        ("2a 3a", "1a 2a", "2 3", True),
+    ],
+)
+def test_files_are_read_again_only_where_an_earlier_word_may_count(
+    present: str, resolved: str, read: str, is_whole: bool
+) -> None:
+    def files(written: str) -> dict[str, str]:
+        return {f"pubmed26n000{number}": content for number, content in written.split()}
+
+    keys = [f"pubmed26n000{number}" for number in read.split()]
+    assert changed_files(files(present), files(resolved)) == (keys, is_whole)
+
+
 def test_a_name_that_tells_no_order_is_refused(home: HomeBranches) -> None:
     with pytest.raises(ValueError, match=r"'pubmed\.xml' is no key of a PubMed file"):
         resolve(dict([file_of("pubmed.xml", record(1))]), home)
 
 
-def test_a_branch_holds_its_current_citations_with_their_latest_text(home: HomeBranches) -> None:
+def test_a_branch_holds_its_current_citations_with_their_latest_text(
+    home: HomeBranches, tmp_path: Path
+) -> None:
     cancer, drugs = [heading("D000001")], [heading("D000004")]
     journal = [{"ui": "D016428", "name": "Journal Article"}]
     files = dict(
@@ -204,21 +225,20 @@ def test_a_branch_holds_its_current_citations_with_their_latest_text(home: HomeB
             ),
         ]
     )
-    found = citations_of_branches(files, resolve(files, home), ["C04", "D12", "Z01"])
-    for table in found.values():
-        BranchCitation.validate(table)
+    gathered = citations_of_branches(files, resolve(files, home).lazy(), ["C04", "D12", "Z01"], tmp_path)
+    found = {branch: BranchCitation.validate(table.collect()) for branch, table in gathered.items()}
     assert {branch: table.select("pmid", "title", "branch").rows() for branch, table in found.items()} == {
-        "C04": [(1, "new", "C04"), (5, "kept", "C04")],
+        "C04": [(5, "kept", "C04"), (1, "new", "C04")],
         "D12": [(2, "x", "D12")],
         "Z01": [],
     }
-    assert found["C04"].select("publication_types", "year").row(1) == (["Journal Article"], 1999)
+    assert found["C04"].select("publication_types", "year").row(0) == (["Journal Article"], 1999)
 
 
-def test_a_file_that_is_not_parsed_is_named(home: HomeBranches) -> None:
+def test_a_file_that_is_not_parsed_is_named(home: HomeBranches, tmp_path: Path) -> None:
     files = dict([file_of("pubmed26n0001", record(1))])
     with pytest.raises(ValueError, match="current_citations names pubmed26n0001"):
-        citations_of_branches({}, resolve(files, home), ["C04"])
+        citations_of_branches({}, resolve(files, home).lazy(), ["C04"], tmp_path)
 
 
 def test_the_real_update_files_do_what_is_known_of_them(real_data: Path) -> None:
@@ -226,7 +246,7 @@ def test_the_real_update_files_do_what_is_known_of_them(real_data: Path) -> None
     for path in real_data.glob("nlm/pubmed/*/*.xml.gz"):
         key = path.name.removesuffix(".xml.gz")
         with path.open("rb") as file:
-            tables[key] = read_pubmed_file(file, key)
+            tables[key] = pl.concat(read_pubmed_file(file, key))
     hierarchy = mesh_2024.tree(real_data)
     current = resolve({key: table.lazy() for key, table in tables.items()}, HomeBranches(hierarchy))
     expected = json.loads((real_data / "nlm/pubmed/expected_changes.json").read_text())
