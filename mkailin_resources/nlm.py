@@ -9,14 +9,16 @@ import gzip
 import hashlib
 import logging
 import os
+import random
 import re
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from functools import partial
@@ -27,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 import dagster as dg
+from pydantic import Field
 from upath import UPath
 
 from mkailin_resources.storage import Storage, modified_at
@@ -46,6 +49,7 @@ _MD5_FORMS = re.compile(
     r"(?:MD5 ?\((?P<before>[^)]+)\) ?= ?)?(?P<md5>[0-9a-fA-F]{32})(?: [ *](?P<after>\S+))?"
 )
 _GZIP_MAGIC = b"\x1f\x8b"
+_INDEX_TITLE = re.compile(r"<title>[^<]*(?:index of|directory listing)", re.IGNORECASE)
 
 _USER_AGENT = f"m-kailin/{version('mkailin')} (+https://arxiv.org/abs/2504.19565)"
 _TIMEOUT_S = (20, 60)  # to connect, between two bytes
@@ -53,6 +57,7 @@ _ATTEMPTS = 6
 _LONGEST_BACKOFF_S = 30.0
 _LONGEST_WAIT_S = 300.0  # that a server may ask for
 _PROGRESS_EVERY_S = 5.0
+_CONNECTION_POLL_S = 0.2
 _BLOCK = 1 << 18
 
 _T = TypeVar("_T")
@@ -91,12 +96,14 @@ class NlmServers(dg.ConfigurableResource):
     `url`: empty for NLM's own two servers, else one base (http, https, file or a folder) laid out like both.
     `pubmed_files`: names or globs, separated by spaces or commas; empty for all.
     `retry_wait_s`: seconds before the first retry, doubled for each one after it.
+    `connections`: to one server at a time, over all runs of this user on this machine.
     """
 
     url: str = ""
     mesh_year: int
     pubmed_files: str = ""
     retry_wait_s: float = 1.0
+    connections: int = Field(default=4, ge=1)
 
     def list_pubmed_files(self) -> list[PubmedFile]:
         """The files on the server that `pubmed_files` asks for, by year and number."""
@@ -138,27 +145,42 @@ class NlmServers(dg.ConfigurableResource):
 
     def fetch_mesh(self, storage: Storage, log: logging.Logger) -> FetchedFile:
         """Keep the MeSH descriptors of `mesh_year`, checked to be one whole DescriptorRecordSet."""
-        server = self._server(MESH_URL, log)
-        fetched = self._fetch_of_year(
-            server, f"{_MESH_DESCRIPTORS}/desc{self.mesh_year}.gz", storage, log, _descriptors_fault
-        )
+        fetched = self._fetch_descriptors(storage, log, self.mesh_year)
         if fetched is None:
-            names = server.names(_MESH_DESCRIPTORS) or []
-            years = sorted({found[1] for name in names if (found := re.fullmatch(r"desc(\d{4})\.gz", name))})
-            raise NlmError(
-                f"{server.url(_MESH_DESCRIPTORS)}: there is no desc{self.mesh_year}.gz; the years it lists: "
-                f"{', '.join(years) or 'none'}; set the MeSH year to one of them"
-            )
+            raise self._no_such_year(self.mesh_year, "set the MeSH year to one of them")
         return fetched
 
-    def fetch_tree_file(self, storage: Storage, log: logging.Logger) -> FetchedFile | None:
-        """Keep the MeSH tree file of `mesh_year`; None where the server has none."""
+    def fetch_mesh_of(self, storage: Storage, log: logging.Logger, year: int) -> FetchedFile:
+        """Keep the MeSH of any year: its descriptors or, where the server has none, its tree file."""
+        fetched = self._fetch_descriptors(storage, log, year) or self.fetch_tree_file(storage, log, year)
+        if fetched is None:
+            raise self._no_such_year(year, "nor is there a tree file of that year; ask for one of them")
+        return fetched
+
+    def mesh_years(self) -> list[int]:
+        """The years that the server lists MeSH descriptors of, in order."""
+        names = self._server(MESH_URL, logging.getLogger(__name__)).names(_MESH_DESCRIPTORS) or []
+        return sorted({int(found[1]) for name in names if (found := re.fullmatch(r"desc(\d{4})\.gz", name))})
+
+    def fetch_tree_file(
+        self, storage: Storage, log: logging.Logger, year: int | None = None
+    ) -> FetchedFile | None:
+        """Keep the MeSH tree file of a year, `mesh_year` if none is given; None where the server has none."""
         server = self._server(MESH_URL, log)
-        path = f"{_MESH_TREES}/mtrees{self.mesh_year}.bin"
+        path = f"{_MESH_TREES}/mtrees{year or self.mesh_year}.bin"
         fetched = self._fetch_of_year(server, path, storage, log, _trees_fault)
         if fetched is None:
             log.info(f"{server.url(path)}: the server has no tree file of this year")
         return fetched
+
+    def _fetch_descriptors(self, storage: Storage, log: logging.Logger, year: int) -> FetchedFile | None:
+        path = f"{_MESH_DESCRIPTORS}/desc{year}.gz"
+        return self._fetch_of_year(self._server(MESH_URL, log), path, storage, log, _descriptors_fault)
+
+    def _no_such_year(self, year: int, advice: str) -> NlmError:
+        folder = self._server(MESH_URL, logging.getLogger(__name__)).url(_MESH_DESCRIPTORS)
+        listed = ", ".join(map(str, self.mesh_years())) or "none"
+        return NlmError(f"{folder}: there is no desc{year}.gz; the years it lists: {listed}; {advice}")
 
     def _fetch_of_year(
         self, server: "_Http | _Folder", path: str, storage: Storage, log: logging.Logger, fault: _Fault
@@ -177,7 +199,7 @@ class NlmServers(dg.ConfigurableResource):
         base = (self.url or nlm).rstrip("/")
         scheme = urlsplit(base).scheme
         if scheme in ("http", "https"):
-            return _Http(base, self.retry_wait_s, log)
+            return _Http(base, self.retry_wait_s, self.connections, log)
         if scheme not in ("", "file"):
             raise NlmError(f"{base}: {scheme} is not supported; give an http, https or file URL, or a folder")
         folder = Path(url2pathname(urlsplit(base).path) if scheme else base).expanduser().absolute()
@@ -217,7 +239,7 @@ class _Folder:
         part.flush()
 
 
-class _TryAgain(Exception):
+class TryAgain(Exception):
     """A request failed in a way that may pass; `wait_s` is what the server asked for."""
 
     def __init__(self, cause: str, wait_s: float = 0.0) -> None:
@@ -231,6 +253,7 @@ class _Http:
 
     base: str
     retry_wait_s: float
+    connections: int
     log: logging.Logger
 
     def url(self, path: str) -> str:
@@ -242,7 +265,14 @@ class _Http:
         if page is None:
             return None
         links = re.findall(r"""href=["']([^"']+)""", page, re.IGNORECASE)
-        return [unquote(urlsplit(link).path).rpartition("/")[2] for link in links]
+        names = [unquote(urlsplit(link).path).rpartition("/")[2] for link in links]
+        if not _INDEX_TITLE.search(page) and not any(name.endswith(".gz") for name in names):
+            # Taken for an empty directory, a page about maintenance would make its files look withdrawn.
+            raise NlmError(
+                f"{self.url(directory)}/: expected an index of files, got {page[:60]!r}; run it again later, "
+                "or check the address"
+            )
+        return names
 
     def text(self, path: str) -> str | None:
         """A small file; None if there is none."""
@@ -262,19 +292,20 @@ class _Http:
         """Append to `part` what it lacks of a file; attempts are counted anew whenever it has grown."""
         furthest = part.seek(0, os.SEEK_END)
 
-        def is_complete() -> bool:
+        def go_on() -> float | None:
+            """Seconds to wait before the next attempt, None when nothing is left to fetch."""
             try:
                 self._append(path, part)
-            except _TryAgain as broken:
+            except TryAgain as broken:
                 if part.seek(0, os.SEEK_END) <= furthest:
                     raise
                 self.log.warning(f"{self.url(path)}: {broken}; going on from what was reached")
-                time.sleep(max(self.retry_wait_s, broken.wait_s))
-                return False
-            return True
+                return max(self.retry_wait_s, broken.wait_s)
+            return None
 
-        while not self._patiently(path, is_complete):
+        while (wait_s := self._patiently(path, go_on)) is not None:
             furthest = part.seek(0, os.SEEK_END)
+            time.sleep(wait_s * _jitter())
 
     def _append(self, path: str, part: BinaryIO) -> None:
         reached = part.seek(0, os.SEEK_END)
@@ -289,7 +320,7 @@ class _Http:
                 part.truncate(0)
                 total = response.headers.get("Content-Length", "")
             if response.status_code == 416:
-                raise _TryAgain(f"the server refused to go on from byte {reached}")
+                raise TryAgain(f"the server refused to go on from byte {reached}")
             self._write(response, part, int(total) if total.isdigit() else None)
 
     def _write(self, response: "requests.Response", part: BinaryIO, total: int | None) -> None:
@@ -300,13 +331,12 @@ class _Http:
                 reached += part.write(block)
                 if time.monotonic() - shown > _PROGRESS_EVERY_S:
                     shown = time.monotonic()
-                    rate = (reached - first) / (shown - started) / 1e6
-                    of = f" of {total / 1e6:.1f}" if total else ""
-                    self.log.info(f"{response.url}: {reached / 1e6:.1f}{of} MB, {rate:.1f} MB/s")
+                    rate = (reached - first) / (shown - started)
+                    self.log.info(f"{response.url}: {_progress(reached, total, rate)}")
         finally:
             part.flush()
         if total is not None and reached != total:
-            raise _TryAgain(f"the connection ended after {reached} of {total} bytes")
+            raise TryAgain(f"the connection ended after {reached} of {total} bytes")
 
     def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> "requests.Response":
         """One request; a body of a ranged or plain GET is read by the caller."""
@@ -329,62 +359,116 @@ class _Http:
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            raise _TryAgain(str(error)) from error
+            raise TryAgain(str(error)) from error
         except requests.RequestException as error:
             raise NlmError(f"{url}: {error}; check the address") from error
         status = response.status_code
         if status == 429 or status >= 500:
-            raise self._told_to_wait(response)
+            answered = f"the server answered {status} {response.reason}"
+            raise told_to_wait(response.url, answered, response.headers.get("Retry-After", ""))
         if status >= 400 and status not in (404, 416):
             raise NlmError(f"{url}: the server answered {status} {response.reason}; check the address")
         return response
 
-    def _told_to_wait(self, response: "requests.Response") -> Exception:
-        """The failure that a 429 or 5xx is: to be tried again, unless the server asks for a long wait."""
-        answered = f"the server answered {response.status_code} {response.reason}"
-        asked = response.headers.get("Retry-After", "")
-        until = _http_date(asked)
-        wait_s = (
-            float(asked) if asked.isdigit() else (until - datetime.now(UTC)).total_seconds() if until else 0.0
-        )
-        if wait_s > _LONGEST_WAIT_S:
-            return NlmError(f"{response.url}: {answered} and asks to wait {wait_s:.0f} s; run it again then")
-        return _TryAgain(answered, wait_s)
-
     def _patiently(self, path: str, once: Callable[[], _T]) -> _T:
-        """What `once` returns, tried again with growing, jittered waits while it raises `_TryAgain`."""
-        import tenacity
+        def connected() -> _T:
+            with _one_of_few(self.base, self.connections, self.log):
+                return once()
 
-        growing = tenacity.wait_exponential(multiplier=self.retry_wait_s, max=_LONGEST_BACKOFF_S)
-        backoff = growing + tenacity.wait_random(0, self.retry_wait_s)
-
-        def wait(state: "tenacity.RetryCallState") -> float:
-            return max(backoff(state), _cause(state).wait_s)
-
-        def tell(state: "tenacity.RetryCallState") -> None:
-            self.log.warning(
-                f"{self.url(path)}: {_cause(state)}; trying again in {state.upcoming_sleep:.1f} s"
-            )
-
-        trying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_TryAgain),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=wait,
-            before_sleep=tell,
-            reraise=True,
-        )
-        try:
-            return trying(once)
-        except _TryAgain as error:
-            raise NlmError(
-                f"{self.url(path)}: {error}; gave up after {_ATTEMPTS} attempts that got nowhere; check "
-                "the network and the address and run it again, it goes on from what was reached"
-            ) from error
+        return patiently(self.url(path), connected, self.retry_wait_s, self.log)
 
 
-def _cause(state: "tenacity.RetryCallState") -> _TryAgain:
+def told_to_wait(url: str, answered: str, retry_after: str) -> Exception:
+    """The failure that a 429 or 5xx is: to be tried again, unless the server asks for a long wait."""
+    until = _http_date(retry_after)
+    wait_s = (
+        float(retry_after)
+        if retry_after.isdigit()
+        else (until - datetime.now(UTC)).total_seconds()
+        if until
+        else 0.0
+    )
+    if wait_s > _LONGEST_WAIT_S:
+        return NlmError(f"{url}: {answered} and asks to wait {wait_s:.0f} s; run it again then")
+    return TryAgain(answered, wait_s)
+
+
+def patiently(url: str, once: Callable[[], _T], retry_wait_s: float, log: logging.Logger) -> _T:
+    """What `once` returns, tried again with growing, jittered waits while it raises `TryAgain`."""
+    import tenacity
+
+    growing = tenacity.wait_exponential(multiplier=retry_wait_s, max=_LONGEST_BACKOFF_S)
+
+    def wait(state: "tenacity.RetryCallState") -> float:
+        return max(growing(state), _cause(state).wait_s) * _jitter()
+
+    def tell(state: "tenacity.RetryCallState") -> None:
+        log.warning(f"{url}: {_cause(state)}; trying again in {state.upcoming_sleep:.1f} s")
+
+    trying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TryAgain),
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=wait,
+        before_sleep=tell,
+        reraise=True,
+    )
+    try:
+        return trying(once)
+    except TryAgain as error:
+        raise NlmError(
+            f"{url}: {error}; gave up after {_ATTEMPTS} attempts that got nowhere; check "
+            "the network and the address and run it again, it goes on from what was reached"
+        ) from error
+
+
+def _cause(state: "tenacity.RetryCallState") -> TryAgain:
     assert state.outcome is not None
-    return cast(_TryAgain, state.outcome.exception())
+    return cast(TryAgain, state.outcome.exception())
+
+
+def _jitter() -> float:
+    """Waits are stretched by it, so that runs that failed together do not come back together."""
+    return random.uniform(1, 1.5)
+
+
+def _progress(reached: int, total: int | None, rate: float) -> str:
+    """How far a download is: `12.3 of 19.5 MB, 1.2 MB/s, 0:00:06 left`; `rate` in bytes a second."""
+    if total is None:
+        return f"{reached / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
+    left = f", {timedelta(seconds=round((total - reached) / rate))} left" if rate else ""
+    return f"{reached / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s{left}"
+
+
+@contextmanager
+def _one_of_few(base: str, connections: int, log: logging.Logger) -> Iterator[None]:
+    """Hold one of the connections to a server that the runs of this user on this machine share.
+
+    A connection is a locked file in the folder for temporary files: a killed run lets go of it.
+    """
+    parts = urlsplit(base)
+    folder = Path(tempfile.gettempdir()) / f"mkailin-connections-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    names = [f"{parts.hostname}-{parts.port or parts.scheme}-{number}" for number in range(connections)]
+    is_waiting = False
+    while True:
+        for name in names:
+            with (folder / name).open("ab") as file:
+                if _lock_at_once(file):
+                    yield
+                    return
+        if not is_waiting:
+            log.info(f"{base}: all {connections} connections are taken by other runs, waiting")
+            is_waiting = True
+        time.sleep(_CONNECTION_POLL_S * _jitter())
+
+
+def _lock_at_once(file: BinaryIO) -> bool:
+    """Lock a file until it is closed; False if another run has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _blocks(response: "requests.Response") -> Iterator[bytes]:
@@ -394,7 +478,7 @@ def _blocks(response: "requests.Response") -> Iterator[bytes]:
     try:
         yield from response.raw.stream(_BLOCK, decode_content=False)
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _TryAgain(f"the connection broke: {error}") from error
+        raise TryAgain(f"the connection broke: {error}") from error
 
 
 def _http_date(text: str) -> datetime | None:
@@ -432,7 +516,7 @@ def _fetch(
     url, target = server.url(wanted.path), wanted.target
     part = storage.scratch() / f".{target.name}.part"
     started = time.monotonic()
-    with _locked(part, log) as file:
+    with locked(part, log) as file:
         if wanted.is_kept():
             log.info(f"{target.name}: kept already, the same as {url}")
         else:
@@ -445,7 +529,7 @@ def _fetch(
             size, seconds = part.stat().st_size / 1e6, time.monotonic() - started
             log.info(f"{url}: {size:.1f} MB in {seconds:.1f} s ({size / seconds:.1f} MB/s), kept at {target}")
         part.unlink()
-    return FetchedFile(target.name, directory, url, str(target), *_digests(target))
+    return FetchedFile(target.name, directory, url, str(target), *digests(target))
 
 
 def _download(
@@ -467,13 +551,11 @@ def _download(
 
 
 @contextmanager
-def _locked(part: Path, log: logging.Logger) -> Iterator[BinaryIO]:
+def locked(part: Path, log: logging.Logger) -> Iterator[BinaryIO]:
     """The partial file opened to append, for one process alone: a second run waits for the first."""
     while True:
         with part.open("ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _lock_at_once(file):
                 log.info(f"{part.name}: another run is fetching it, waiting")
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The run waited for may have finished and removed the file that was locked.
@@ -482,7 +564,7 @@ def _locked(part: Path, log: logging.Logger) -> Iterator[BinaryIO]:
                 return
 
 
-def _digests(path: UPath | Path) -> tuple[int, str, str]:
+def digests(path: UPath | Path) -> tuple[int, str, str]:
     """Size in bytes, MD5 and SHA-256 of a file."""
     size, md5, sha256 = 0, hashlib.md5(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
@@ -509,7 +591,7 @@ def _gzip_fault(head: bytes) -> str | None:
 def _md5_fault(published: str, file: Path | UPath) -> str | None:
     with file.open("rb") as opened:
         fault = _gzip_fault(opened.read(60))
-    _, md5, _ = _digests(file)
+    _, md5, _ = digests(file)
     return fault or (None if md5 == published else f"MD5 is {md5}, NLM says {published}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings import EncoderSettings
+from mkailin_resources.eutils import EUTILS_URL, EntrezQuery
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.extractive.agents import (
     ConclusionAnswerer,
@@ -40,6 +41,15 @@ class Settings:
     branches: tuple[str, ...]
     encoder: str
     pubmedqa: str
+    schedule: str
+    pubmed_query: str
+    eutils_url: str
+    email: str
+
+    @property
+    def follows_nlm(self) -> bool:
+        """Whether NLM's files are wanted: if some are named, or there is no query."""
+        return bool(self.pubmed_files) or not self.pubmed_query
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -64,6 +74,10 @@ class Settings:
             branches=tuple(re.findall(r"[^\s,]+", value("BRANCHES").upper())),
             encoder=value("ENCODER", "corpus"),
             pubmedqa=value("PUBMEDQA", str(PUBMEDQA_FILE)),
+            schedule=value("SCHEDULE"),
+            pubmed_query=value("PUBMED_QUERY"),
+            eutils_url=value("EUTILS_URL", EUTILS_URL),
+            email=value("EMAIL") or environment.get("NCBI_EMAIL", "").strip(),
         )
 
 
@@ -76,11 +90,17 @@ def resources(settings: Settings) -> dict[str, Any]:
         "nlm": NlmServers(
             url=settings.nlm_url, mesh_year=settings.mesh_year, pubmed_files=settings.pubmed_files
         ),
+        "entrez": entrez_query(settings),
         "encoder": EncoderSettings(name=settings.encoder),
         "context_store": ContextStore(storage=storage),
         "benchmarks": BenchmarkFiles(pubmedqa=settings.pubmedqa),
         **PROFILES[settings.profile](),
     }
+
+
+def entrez_query(settings: Settings) -> EntrezQuery:
+    """The PubMed query of these settings; the API key is not among them, so that nothing can show it."""
+    return EntrezQuery(query=settings.pubmed_query, url=settings.eutils_url, email=settings.email)
 
 
 def embedded() -> dict[str, Any]:

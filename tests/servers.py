@@ -21,6 +21,8 @@ class NlmServer:
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     takes_ranges: bool = True
+    at_once: int = 0
+    most_at_once: int = 0
 
     def asked(self, end: str, method: str = "GET") -> list[dict[str, str]]:
         """Headers of the requests for paths that end so."""
@@ -71,6 +73,41 @@ def cut(after: int) -> Fault:
 
     def answer(handler: "_Handler") -> None:
         handler.send_file(limit=after)
+
+    return answer
+
+
+def half() -> Fault:
+    """Send half of the file and say that it is all."""
+
+    def answer(handler: "_Handler") -> None:
+        body = Path(handler.translate_path(handler.path)).read_bytes()
+        instead(body[: len(body) // 2], "application/x-gzip")(handler)
+
+    return answer
+
+
+def slowly(seconds: float) -> Fault:
+    """Send the file in ten parts over some seconds; the server counts how many are sent so at once."""
+    counting = threading.Lock()
+
+    def answer(handler: "_Handler") -> None:
+        body = Path(handler.translate_path(handler.path)).read_bytes()
+        served = handler.server_of
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        with counting:
+            served.at_once += 1
+            served.most_at_once = max(served.most_at_once, served.at_once)
+        step = -(-len(body) // 10)
+        for start in range(0, len(body), step):
+            time.sleep(seconds / 10)
+            if start + step >= len(body):
+                with counting:  # before the last bytes: once it has them, the client may come again
+                    served.at_once -= 1
+            handler.wfile.write(body[start : start + step])
+            handler.wfile.flush()
 
     return answer
 

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import NlmServer, cut, instead, nlm_server, once, status
+from servers import NlmServer, cut, half, instead, nlm_server, once, slowly, status
 
+from mkailin_resources import nlm as nlm_module
 from mkailin_resources.nlm import MESH_URL, PUBMED_URL, FetchedFile, NlmError, NlmServers
 from mkailin_resources.storage import Storage
 
@@ -89,6 +91,18 @@ def test_files_are_listed_by_year_and_number(folder: Path, nlm: NlmServers, serv
     assert NlmServers(url=str(folder), mesh_year=2025).list_pubmed_files()[0].key == "pubmed25n1999"
 
 
+def test_while_nlm_swaps_its_years_the_files_of_both_are_listed(folder: Path, nlm: NlmServers) -> None:
+    place_pubmed(folder, "baseline", "pubmed27n0001")
+    place_pubmed(folder, "updatefiles", "pubmed27n0002")
+    assert [(file.key, file.directory) for file in nlm.list_pubmed_files()] == [
+        ("pubmed26n0001", "baseline"),
+        ("pubmed26n0002", "baseline"),
+        ("pubmed26n0003", "updatefiles"),
+        ("pubmed27n0001", "baseline"),
+        ("pubmed27n0002", "updatefiles"),
+    ]
+
+
 APACHE_INDEX = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 3.2 Final//EN">
 <html><head><title>Index of /pubmed/baseline</title></head><body><h1>Index of /pubmed/baseline</h1>
 <pre>Name                    Last modified      Size  <hr><a href="/pubmed/">Parent Directory</a>        -
@@ -102,6 +116,21 @@ APACHE_INDEX = """<!DOCTYPE HTML PUBLIC "-//W3C//DTD HTML 3.2 Final//EN">
 def test_an_apache_index_is_read(server: NlmServer, nlm: NlmServers) -> None:
     server.faults["/baseline/"] = [instead(APACHE_INDEX.encode())]
     server.faults["/updatefiles/"] = [status(404)]
+    assert [file.key for file in nlm.list_pubmed_files()] == ["pubmed26n0001", "pubmed26n0002"]
+
+
+@pytest.mark.parametrize("directory", ["/baseline/", "/updatefiles/"])
+def test_a_web_page_in_place_of_an_index_is_refused_and_not_taken_for_an_empty_one(
+    server: NlmServer, nlm: NlmServers, directory: str
+) -> None:
+    server.faults[directory] = [instead(b'<html><title>NLM</title><a href="https://nlm.nih.gov/">Back soon')]
+    with pytest.raises(NlmError, match=rf"{directory}: expected an index of files, got '<html>"):
+        nlm.list_pubmed_files()
+
+
+def test_an_index_without_files_is_an_empty_one(folder: Path, nlm: NlmServers) -> None:
+    for file in (folder / "pubmed" / "updatefiles").iterdir():
+        file.unlink()
     assert [file.key for file in nlm.list_pubmed_files()] == ["pubmed26n0001", "pubmed26n0002"]
 
 
@@ -249,6 +278,24 @@ def test_busy_answers_are_tried_again(nlm: NlmServers, server: NlmServer, storag
     assert kept(storage, nlm.fetch_mesh(storage, LOG)) == WHOLE_MESH
 
 
+def test_waits_grow_and_no_two_runs_wait_alike(
+    server: NlmServer, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    nlm = NlmServers(url=server.url, mesh_year=2025, retry_wait_s=0.1)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            server.faults[NAME] = [status(503)] * 3
+            nlm.fetch_pubmed(storage, KEY, LOG)
+            Path(str(storage.path("raw", "pubmed", NAME))).unlink()
+    seconds = [float(text.rpartition(" in ")[2].removesuffix(" s")) for text in caplog.messages]
+    assert len(seconds) == 6
+    for first, second, third in (seconds[:3], seconds[3:]):
+        assert 0.1 <= first <= 0.15
+        assert 0.2 <= second <= 0.3
+        assert 0.4 <= third <= 0.6
+    assert seconds[:3] != seconds[3:]
+
+
 def test_retry_after_is_honoured(nlm: NlmServers, server: NlmServer, storage: Storage) -> None:
     server.faults[NAME] = [status(429, retry_after="1")]
     started = time.monotonic()
@@ -316,6 +363,16 @@ def test_a_file_whose_md5_is_wrong_is_refused_and_the_kept_one_stays(
     with pytest.raises(NlmError, match=message):
         nlm.fetch_pubmed(storage, KEY, LOG)
     assert kept(storage, fetched) == BODY
+
+
+def test_half_a_file_that_the_server_calls_whole_is_refused_and_the_next_run_gets_it(
+    nlm: NlmServers, server: NlmServer, storage: Storage
+) -> None:
+    server.faults[NAME] = [half()]
+    with pytest.raises(NlmError, match=rf"{NAME}: MD5 is .* it was thrown away"):
+        nlm.fetch_pubmed(storage, KEY, LOG)
+    assert not storage.path("raw").exists()
+    assert kept(storage, nlm.fetch_pubmed(storage, KEY, LOG)) == BODY
 
 
 @pytest.mark.parametrize("base", ["http", "folder"])
@@ -420,6 +477,66 @@ def test_two_runs_of_one_file_at_once_both_finish_with_one_whole_file(
     assert {run.communicate()[0].strip() for run in runs} == {hashlib.sha256(BODY).hexdigest()}
     assert Path(str(storage.path("raw", "pubmed", NAME))).read_bytes() == BODY
     assert len(server.asked(NAME)) == 11
+
+
+def test_runs_share_the_few_connections_to_a_server(
+    folder: Path, server: NlmServer, storage: Storage, tmp_path: Path
+) -> None:
+    keys = [KEY, "pubmed26n0002", "pubmed26n0003", "pubmed26n0004", "pubmed26n0005"]
+    for key in keys[3:]:
+        place_pubmed(folder, "updatefiles", key)
+    for key in keys:
+        server.faults[f"{key}.xml.gz"] = [slowly(1.0)]
+    code = FETCH.replace("retry_wait_s=0.001", "connections=2")
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, server.url, storage.root, key], stdout=subprocess.PIPE)
+        for key in keys
+    ]
+    assert [run.wait() for run in runs] == [0] * 5
+    assert server.most_at_once == 2
+
+
+def test_a_killed_run_lets_go_of_its_connection(server: NlmServer, storage: Storage) -> None:
+    server.faults[NAME] = [slowly(60)]
+    code = FETCH.replace("retry_wait_s=0.001", "connections=1")
+    run = subprocess.Popen([sys.executable, "-c", code, server.url, storage.root, KEY])
+    while not server.at_once:
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    alone = NlmServers(url=server.url, mesh_year=2025, connections=1)
+    assert kept(storage, alone.fetch_pubmed(storage, "pubmed26n0002", LOG)) == BODY
+
+
+def test_the_log_says_how_far_how_fast_and_how_long(
+    nlm: NlmServers,
+    server: NlmServer,
+    storage: Storage,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(nlm_module, "_PROGRESS_EVERY_S", 0.1)
+    server.faults[NAME] = [slowly(1.0)]
+    with caplog.at_level(logging.INFO):
+        nlm.fetch_pubmed(storage, KEY, LOG)
+    told = [
+        re.search(r"([\d.]+) of 1\.9 MB, ([\d.]+) MB/s, 0:00:(\d\d) left", text) for text in caplog.messages
+    ]
+    reached = [float(found[1]) for found in told if found]
+    assert len(reached) >= 3
+    assert reached == sorted(reached)
+
+
+@pytest.mark.parametrize(
+    ("total", "rate", "line"),
+    [
+        (19_500_000, 1_200_000.0, "12.3 of 19.5 MB, 1.2 MB/s, 0:00:06 left"),
+        (39_300_000_000, 1_000_000.0, "12.3 of 39300.0 MB, 1.0 MB/s, 10:54:48 left"),
+        (None, 1_200_000.0, "12.3 MB, 1.2 MB/s"),
+    ],
+)
+def test_progress_reads_like_a_sentence(total: int | None, rate: float, line: str) -> None:
+    assert nlm_module._progress(12_300_000, total, rate) == line
 
 
 def test_nlm_itself_is_asked_by_default() -> None:
