@@ -37,6 +37,20 @@ def none_may_be(wrong: pl.DataFrame, what: str) -> dg.AssetCheckResult:
     )
 
 
+def share_at_most(
+    part: int, whole: int, most: float, what: str, check: str | None = None
+) -> dg.AssetCheckResult:
+    """A warning when more than a share `most` of the rows are so; `check` names it within an asset."""
+    share = part / max(whole, 1)
+    return dg.AssetCheckResult(
+        passed=share <= most,
+        check_name=check,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{part} of {whole} {what} ({share:.1%}; at most {most:.0%})",
+        metadata={"rows": part, "share": share, "limit": most},
+    )
+
+
 def counts(frame: pl.DataFrame, column: str) -> dict[str, int]:
     """Rows by value of a column, nulls as 'none', most frequent first."""
     counted = frame[column].cast(pl.String).fill_null("none").value_counts(sort=True)

@@ -10,12 +10,14 @@ import pytest
 
 from mkailin_assets.mesh.hierarchy import (
     CHECK_TAGS,
+    AnnotationCounts,
     MeshHierarchy,
     UnknownDescriptor,
     corpus_ic,
     count_annotations,
     current_headings,
     information_content,
+    snapshot,
 )
 from mkailin_assets.mesh.tables import MeshInformationContent
 from mkailin_assets.pubmed.tables import CurrentCitation, PubmedRecord
@@ -222,3 +224,27 @@ def test_information_content_has_a_row_per_descriptor(small: MeshHierarchy) -> N
         "intrinsic_ic": pytest.approx(1 - math.log(3) / math.log(6), abs=1e-12),
         "depth": 0,
     }
+
+
+def test_a_snapshot_is_kept_while_the_corpus_and_the_release_are_about_the_same(small: MeshHierarchy) -> None:
+    descriptors = pl.DataFrame({"descriptor_ui": list(small.uis), "name": list(small.uis)})
+
+    def content(citations: int, kept: pl.DataFrame = descriptors) -> pl.DataFrame:
+        by_descriptor = dict.fromkeys(small.uis, citations // 2)
+        return information_content(kept, small, AnnotationCounts(by_descriptor, citations, 0, citations, {}))
+
+    def is_kept(earlier: pl.DataFrame, now: pl.DataFrame) -> bool:
+        return snapshot(earlier, now, 0.1) is earlier
+
+    assert is_kept(content(100), content(110))
+    assert is_kept(content(100), content(90))
+    assert not is_kept(content(100), content(111))
+    assert not is_kept(content(100), content(89))
+    assert not is_kept(content(100).clear(), content(100))
+    assert not is_kept(content(0), content(1))
+    assert not is_kept(content(100), content(100, descriptors.with_columns(name=pl.lit("renamed"))))
+    assert not is_kept(content(100).with_columns(pl.col("corpus_ic") / 2), content(100))
+    assert not is_kept(content(100).with_columns(pl.col("depth") + 1), content(100))
+    assert not is_kept(content(100).drop("depth"), content(100))
+    now = content(100)
+    assert snapshot(None, now, 0.1) is now

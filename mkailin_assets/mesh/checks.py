@@ -16,6 +16,8 @@ from mkailin_resources.nlm import NlmError, NlmServers
 from mkailin_resources.storage import Storage
 
 _NAMED = 20
+# Where more would move, a person should know before a rebuild.
+_USUAL_SHARE_MOVING = 0.1
 _YEAR = re.compile(r"(?:desc|nlmdescriptorrecordset_)((?:19|20)\d\d)")
 
 
@@ -140,6 +142,42 @@ def citations_were_counted(mesh_information_content: pl.DataFrame) -> dg.AssetCh
 def citations_counted(content: pl.DataFrame) -> int:
     """N of a MeshInformationContent table; 0 for an empty one."""
     return content.select(pl.col("all_citations").max().fill_null(0)).item()
+
+
+@dg.asset_check(asset="mesh_migration")
+def branches_stay_the_partitions(mesh_migration: pl.DataFrame) -> dg.AssetCheckResult:
+    """The year compared to neither adds a branch to those the lineage is partitioned by nor drops one."""
+    return _nothing_in(heads_changed(mesh_migration), "branch changes", dg.AssetCheckSeverity.WARN)
+
+
+def heads_changed(changes: pl.DataFrame) -> list[str]:
+    """Branches that table MeshChange adds to those of `partitions.py` or takes from them, each in words.
+
+    The head of a branch is in the table where it is another descriptor than before.
+    """
+    before, after = (
+        {number for number in changes[column].explode(empty_as_null=False) if "." not in number}
+        for column in ("tree_numbers_before", "tree_numbers_after")
+    )
+    return [f"added {branch}" for branch in sorted(after - before - MESH_BRANCH_NAMES.keys())] + [
+        f"dropped {branch} {MESH_BRANCH_NAMES[branch]}"
+        for branch in sorted((before - after) & MESH_BRANCH_NAMES.keys())
+    ]
+
+
+@dg.asset_check(asset="citation_moves")
+def few_citations_move(citation_moves: pl.DataFrame, storage: Storage) -> dg.AssetCheckResult:
+    """Nine of ten current citations stay in their home branch."""
+    states = storage.scan_table("current_citations")
+    current = pl.LazyFrame() if states is None else states.filter(pl.col("state") == "current")
+    citations = current.select(pl.len()).collect().item()
+    share = citation_moves.height / max(citations, 1)
+    return dg.AssetCheckResult(
+        passed=share <= _USUAL_SHARE_MOVING,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{citation_moves.height} of {citations} current citations move, or begin or end waiting",
+        metadata={"moves": citation_moves.height, "share": share},
+    )
 
 
 def _nothing_in(

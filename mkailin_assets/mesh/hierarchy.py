@@ -219,6 +219,8 @@ class AnnotationCounts:
     """N: citations with at least one heading of this release."""
     without_headings: int
     """Citations with none; they are in no count."""
+    headings: int
+    """All headings of these citations."""
     unknown: Mapping[str, int]
     """Headings that this release does not have and how often they came."""
 
@@ -256,7 +258,7 @@ def count_annotations(hierarchy: MeshHierarchy, heading_sets: Iterable[pl.Series
         schema={"heading": pl.String, "position": pl.Int32},
     )
     counts = np.zeros(len(hierarchy), np.int64)
-    citations = without = 0
+    citations = without = total = 0
     unknown: Counter[str] = Counter()
     for headings in heading_sets:
         citation = pl.int_range(headings.len(), dtype=pl.Int32, eager=True)
@@ -265,6 +267,7 @@ def count_annotations(hierarchy: MeshHierarchy, heading_sets: Iterable[pl.Series
             .explode("heading", empty_as_null=False, keep_nulls=False)
             .join(positions, on="heading", how="left", maintain_order="left")
         )
+        total += named.height
         known = named.drop_nulls("position")
         missing = named.filter(pl.col("position").is_null())["heading"].value_counts()
         unknown.update(dict(missing.iter_rows()))
@@ -278,7 +281,7 @@ def count_annotations(hierarchy: MeshHierarchy, heading_sets: Iterable[pl.Series
         citations += counted
         without += headings.len() - counted
     return AnnotationCounts(
-        dict(zip(hierarchy.uis, counts.tolist(), strict=True)), citations, without, dict(unknown)
+        dict(zip(hierarchy.uis, counts.tolist(), strict=True)), citations, without, total, dict(unknown)
     )
 
 
@@ -333,3 +336,19 @@ def information_content(
         for ui, name in descriptors.select("descriptor_ui", "name").iter_rows()
     ]
     return pl.DataFrame(rows, schema=MeshInformationContent.create_empty().schema, orient="row")
+
+
+def snapshot(earlier: pl.DataFrame | None, now: pl.DataFrame, most_drift: float) -> pl.DataFrame:
+    """Of two tables `MeshInformationContent` the one to use: the earlier, while it still holds.
+
+    It holds if it is of the same release and by the same formulas, and N differs by at most a share
+    `most_drift`.
+    """
+    of_release = ["descriptor_ui", "name", "descendants", "intrinsic_ic", "depth"]
+    if earlier is None or earlier.is_empty() or earlier.schema != now.schema:
+        return now
+    then, today = (table.item(0, "all_citations") for table in (earlier, now))
+    counts = dict(earlier.select("descriptor_ui", "citations").iter_rows())
+    same_rules = list(corpus_ic(counts, then).values()) == earlier["corpus_ic"].to_list()
+    same_release = earlier.select(of_release).equals(now.select(of_release))
+    return earlier if same_rules and same_release and abs(today - then) <= most_drift * then else now

@@ -2,6 +2,10 @@
 
 import dataframely as dy
 
+from mkailin_assets.tables import one_of
+
+CHANGE_KINDS = ("added", "dropped", "renamed", "moved")
+
 
 class MeshRelease(dy.Schema):
     """NLM's descriptor file of one year, kept as it came. One row."""
@@ -43,3 +47,32 @@ class MeshInformationContent(dy.Schema):
     corpus_ic = dy.Float64(min=0, max=1, description="-ln((n+1)/(N+1)) / ln(N+1)")
     intrinsic_ic = dy.Float64(min=0, max=1, description="1 - ln(1+descendants) / ln(descriptors)")
     depth = dy.Int32(nullable=True, description="Shortest way down from a root; null without tree number")
+
+
+class MeshChange(dy.Schema):
+    """What became of a descriptor from one MeSH release to another; renamed and moved makes two rows."""
+
+    kind = one_of(
+        CHANGE_KINDS, description="added, dropped, renamed, moved to other branches or the head of one"
+    )
+    descriptor_ui = dy.String(nullable=True, description="Unique identifier; null where a tree file has none")
+    name_before = dy.String(nullable=True, description="Preferred name before; null if added")
+    name_after = dy.String(nullable=True, description="Preferred name after; null if dropped")
+    covered_by = dy.String(
+        nullable=True,
+        description="What has the name of a dropped descriptor as a term now, or had that of an added one",
+    )
+    branches_before = dy.List(dy.String(), description="Branches it stood in before")
+    branches_after = dy.List(dy.String(), description="Branches it stands in after")
+    tree_numbers_before = dy.List(dy.String(), description="Places in the hierarchy before")
+    tree_numbers_after = dy.List(dy.String(), description="Places in the hierarchy after")
+    citations = dy.Int64(min=0, description="Current citations that carry it as a heading")
+
+
+class CitationMove(dy.Schema):
+    """A current citation whose home branch another MeSH release changes, or that begins or ends waiting."""
+
+    pmid = dy.Int64(primary_key=True, min=1, description="PubMed identifier")
+    from_branch = dy.String(nullable=True, description="Home branch before; null if it waited")
+    to_branch = dy.String(nullable=True, description="Home branch after; null if it will wait")
+    waiting = dy.String(nullable=True, description="Why it will have no home branch")
