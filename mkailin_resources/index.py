@@ -167,6 +167,11 @@ class Searcher:
             self._pmids = frame["pmid"].to_numpy()
             self._vectors = frame["vector"].to_numpy().reshape(-1, encoder.dimension)
 
+    @property
+    def encoder(self) -> str:
+        """Fingerprint of the encoder that vectors and questions are made with."""
+        return self._encoder.fingerprint
+
     def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
         """The k best citations of each question, best first; fewer, or none, where fewer match."""
         tops = [ranked[:k] for ranked in self.rank(questions)]

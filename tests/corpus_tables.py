@@ -24,6 +24,11 @@ TOPICS = (
 )
 
 
+def context(pmid: int, rank: int = 1, title: str = "Another trial.", text: str = "It found little.") -> Any:
+    """A retrieved context as a pair keeps it."""
+    return {"rank": rank, "pmid": pmid, "content_hash": f"hash {pmid}", "title": title, "text": text}
+
+
 def qa(pmid: int, **changes: Any) -> dict[str, Any]:
     """A generated pair of a citation, answered from its own abstract."""
     # A long number apart, two questions on one topic are no near-duplicates.
@@ -38,7 +43,7 @@ def qa(pmid: int, **changes: Any) -> dict[str, Any]:
         "question_role": "domain",
         "generator": "asker",
         "source_context": f"We asked whether {topic} in a trial.",
-        "contexts": [{"rank": 1, "pmid": 5000 + pmid, "title": "Another trial.", "text": "It found little."}],
+        "contexts": [context(5000 + pmid)],
         "long_answer": f"The trial shows that {topic}.",
         "decision": "yes",
         "evidence": [f"The trial shows that {topic}."],
@@ -61,20 +66,29 @@ def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None) -> pl.Da
 
 
 def current(*rows: dict[str, Any], **changes: Any) -> pl.DataFrame:
-    """The state of PubMed that the rows were made from; `changes` hold for all of them."""
+    """The state of PubMed that the rows were made from, contexts too; `changes` hold for all sources."""
+    sources = {row["pmid"]: row | changes for row in rows}
+    contexts = {context["pmid"]: context for row in rows for context in row["contexts"]}
     states = [
         {
-            "pmid": row["pmid"],
-            "state": "current",
-            "pubmed_file": row["pubmed_file"],
+            "pmid": pmid,
+            "state": row.get("state", "current"),
+            "pubmed_file": row.get("pubmed_file", "pubmed26n0001"),
             "position": position,
             "version": 1,
-            "home_branch": row["branch"],
+            "home_branch": row.get("home_branch", row.get("branch")),
             "waiting": None,
             "has_abstract": True,
             "content_hash": row["content_hash"],
         }
-        | changes
-        for position, row in enumerate(rows)
+        for position, (pmid, row) in enumerate((contexts | sources).items())
     ]
     return CurrentCitation.validate(pl.DataFrame(states, schema=CurrentCitation.create_empty().schema))
+
+
+def became(citations: pl.DataFrame, cited: int, **changes: Any) -> pl.DataFrame:
+    """`CurrentCitation` after PubMed changed one citation."""
+    new = {name: pl.lit(value, citations.schema[name]) for name, value in changes.items()}
+    return citations.with_columns(
+        **{name: pl.when(pl.col("pmid") == cited).then(value).otherwise(name) for name, value in new.items()}
+    )

@@ -60,7 +60,14 @@ def generate(
     )
     contexts = table(
         CandidateContexts,
-        {"pmid": 1, "role": "domain", "contexts": [{"rank": 1, "pmid": 7}, {"rank": 2, "pmid": 8}]},
+        {
+            "pmid": 1,
+            "role": "domain",
+            "contexts": [
+                {"rank": 1, "pmid": 7, "content_hash": "seven"},
+                {"rank": 2, "pmid": 8, "content_hash": "eight"},
+            ],
+        },
     )
     texts = {7: CONTEXT, 8: "Tea is a drink."} if texts is None else texts
     found = pl.DataFrame(
@@ -104,8 +111,8 @@ def test_a_pair_holds_question_contexts_answer_and_decision() -> None:
     assert (row["long_answer"], row["decision"]) == (CONCLUSION, "yes")
     assert row["evidence"] == [CONCLUSION, "Fever fell by one degree with willow tea."]
     assert row["contexts"] == [
-        {"rank": 1, "pmid": 7, "title": "Bark", "text": CONTEXT},
-        {"rank": 2, "pmid": 8, "title": "Bark", "text": "Tea is a drink."},
+        {"rank": 1, "pmid": 7, "content_hash": "seven", "title": "Bark", "text": CONTEXT},
+        {"rank": 2, "pmid": 8, "content_hash": "eight", "title": "Bark", "text": "Tea is a drink."},
     ]
     assert row["fingerprint"]
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mkailin_assets.pubmed.tables import BranchCitation
-from mkailin_assets.questions.contexts import NO_CONTEXT, NO_SOURCE, find_contexts
+from mkailin_assets.questions.contexts import NO_CONTEXT, NO_SOURCE, find_contexts, still_found
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_resources.embeddings import CorpusEncoder
 from mkailin_resources.index import ContextStore, Searcher
@@ -140,3 +140,52 @@ def test_a_question_whose_citation_left_the_branch_says_so(searcher: Searcher) -
 
 def test_a_branch_without_questions_gives_an_empty_table(searcher: Searcher) -> None:
     assert find(questions(), citations(), searcher) == []
+
+
+def found_before(searcher: Searcher, **changes: Any) -> pl.DataFrame:
+    """What an earlier index had found for the question of citation 1: 7, no match any more, and 2."""
+    contexts = [
+        {"rank": rank, "pmid": pmid, "content_hash": f"h{pmid}", "score": 0.5, "found_by": "both"}
+        | {"heading_uis": [f"D{pmid}"]}
+        for rank, pmid in enumerate((7, 2), 1)
+    ]
+    row = {"pmid": 1, "role": "domain", "branch": "C01", "question": TEXTS[1], "heading_uis": []}
+    row |= {"contexts": contexts, "source_rank": 3, "encoder": searcher.encoder, "failure": None}
+    return CandidateContexts.validate(
+        pl.DataFrame([row | changes], schema=CandidateContexts.create_empty().schema)
+    )
+
+
+def test_contexts_that_still_stand_are_kept_whatever_is_in_the_index_by_now(searcher: Searcher) -> None:
+    asked = questions((1, "domain", TEXTS[1], None), (1, "general", TEXTS[1], None))
+    recorded = found_before(searcher)
+    kept = still_found(recorded, asked, searcher, k=2)
+    first, second = find_contexts(asked, citations(1), searcher, 2, kept).to_dicts()
+    assert first["contexts"] == recorded["contexts"].to_list()[0]
+    assert first["source_rank"] == 3
+    assert first["heading_uis"] == ["D8", "D9", "n"], "those of the source as it is"
+    assert 7 not in [context["pmid"] for context in second["contexts"]], "the other question is searched for"
+
+
+def test_contexts_are_looked_up_again_when_one_of_them_changed_or_the_question_did(
+    searcher: Searcher,
+) -> None:
+    asked = questions((1, "domain", TEXTS[1], None))
+    recorded = found_before(searcher)
+    old = recorded["contexts"].to_list()[0]
+    gone, revised = [old[0], old[1] | {"pmid": 99}], [old[0], old[1] | {"content_hash": "earlier"}]
+    for changes in (
+        {"contexts": gone},
+        {"contexts": revised},
+        {"contexts": old[:1]},
+        {"question": "Another?"},
+        {"role": "general"},
+        {"encoder": "another"},
+    ):
+        assert still_found(found_before(searcher, **changes), asked, searcher, k=2).is_empty(), changes
+    assert still_found(recorded, asked, searcher, k=3).is_empty()
+    assert still_found(recorded.drop("encoder"), asked, searcher, k=2).is_empty(), (
+        "a table of an older release"
+    )
+    assert still_found(None, asked, searcher, k=2).is_empty()
+    assert still_found(recorded, asked, searcher, k=2).equals(recorded)

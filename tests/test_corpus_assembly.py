@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from corpus_tables import current, evaluated, qa
+from corpus_tables import became, context, current, evaluated, qa
 
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble, split_of
 from mkailin_assets.corpus.decontamination import benchmark_questions
@@ -45,22 +45,19 @@ def test_good_pairs_of_all_branches_enter_the_corpus() -> None:
 
 
 def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
-    contexts = [
-        {"rank": 1, "pmid": 8, "title": "First.", "text": "Text one."},
-        {"rank": 2, "pmid": 9, "title": "", "text": "Text two."},
-    ]
+    contexts = [context(8, 1, "First.", "Text one."), context(9, 2, "", "Text two.")]
     row = qa(1, contexts=contexts, source_context="What the source saw.", decision="yes", title="Zinc")
     row["question"] = "Does zinc help against colds?"
     row["long_answer"] = "The source saw what text one and two saw."
     corpus, _ = assembled(row)
     example = corpus.row(0, named=True)
-    context = "What the source saw.\n\n[1] First. Text one.\n\n[2] Text two."
-    assert example["context"] == context
-    assert example["pretraining_text"] == f"Zinc\n\n{context}\n\n{row['question']}"
+    read = "What the source saw.\n\n[1] First. Text one.\n\n[2] Text two."
+    assert example["context"] == read
+    assert example["pretraining_text"] == f"Zinc\n\n{read}\n\n{row['question']}"
     assert example["messages"] == [
         {
             "role": "user",
-            "content": f"Context: {context}\n\nQuestion: {row['question']}\n\n"
+            "content": f"Context: {read}\n\nQuestion: {row['question']}\n\n"
             "Answer yes, no or maybe, then explain.",
         },
         {"role": "assistant", "content": f"yes. {row['long_answer']}"},
@@ -72,7 +69,7 @@ def test_training_shows_no_context_of_a_held_out_citation() -> None:
     train = next(pmid for pmid in pmids if split_of(pmid) == "train")
     test = next(pmid for pmid in pmids if split_of(pmid) == "test")
     contexts = [
-        {"rank": rank, "pmid": pmid, "title": f"Study {pmid}.", "text": f"Conclusion of {pmid}."}
+        context(pmid, rank, f"Study {pmid}.", f"Conclusion of {pmid}.")
         for rank, pmid in enumerate((test, train), 1)
     ]
     corpus, _ = assembled(qa(train, contexts=contexts), qa(test, contexts=contexts))
@@ -106,9 +103,9 @@ def test_a_pair_without_any_context_is_an_example_with_an_empty_one() -> None:
 def test_a_long_context_is_cut_at_a_word() -> None:
     row = qa(1, source_context="walking lowers glucose " * 20)
     corpus, _ = assembled(row, max_context_characters=100)
-    context = corpus["context"].item()
-    assert 90 < len(context) <= 100
-    assert set(context.split()) == {"walking", "lowers", "glucose"}
+    cut = corpus["context"].item()
+    assert 90 < len(cut) <= 100
+    assert set(cut.split()) == {"walking", "lowers", "glucose"}
 
 
 def test_a_pair_that_evaluation_refused_stays_out_with_all_its_reasons() -> None:
@@ -120,11 +117,11 @@ def test_a_pair_that_evaluation_refused_stays_out_with_all_its_reasons() -> None
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"state": "retracted"}, "the source was retracted"),
-        ({"state": "deleted"}, "the source was deleted"),
-        ({"content_hash": "another"}, "the source was revised since"),
-        ({"home_branch": "F03"}, "the source belongs to another branch now"),
-        ({"home_branch": None}, "the source belongs to another branch now"),
+        ({"state": "retracted"}, "source retracted"),
+        ({"state": "deleted"}, "source deleted"),
+        ({"content_hash": "another"}, "source revised since"),
+        ({"home_branch": "F03"}, "source belongs to another branch now"),
+        ({"home_branch": None}, "source belongs to another branch now"),
     ],
 )
 def test_a_retracted_deleted_or_revised_citation_leaves_the_corpus(
@@ -137,13 +134,45 @@ def test_a_retracted_deleted_or_revised_citation_leaves_the_corpus(
 
 def test_a_citation_that_pubmed_no_longer_holds_leaves_the_corpus() -> None:
     out = only_exclusion(qa(1), qa(2), citations=current(qa(1)))
-    assert (out["pmid"], out["reason"]) == (2, "the source is not among the current citations")
+    assert (out["pmid"], out["reason"]) == (2, "source no longer in PubMed")
 
 
-def test_a_retracted_context_takes_its_pair_out_of_the_corpus() -> None:
-    citations = pl.concat([current(qa(1), qa(2)), current(qa(5002), state="retracted")])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state": "retracted"}, "context retracted"),
+        ({"state": "deleted", "content_hash": None}, "context deleted"),
+        ({"content_hash": "another"}, "context revised since"),
+        ({"pmid": 999_999}, "context no longer in PubMed"),
+    ],
+)
+def test_a_context_that_pubmed_took_back_takes_its_pair_out_of_the_corpus(
+    change: dict[str, Any], reason: str
+) -> None:
+    citations = became(current(qa(1), qa(2)), 5002, **change)
     out = only_exclusion(qa(1), qa(2), citations=citations)
-    assert (out["pmid"], out["stage"], out["reason"]) == (2, "source", "a context was retracted or deleted")
+    assert (out["pmid"], out["stage"], out["reason"]) == (2, "source", reason)
+
+
+def test_a_retracted_context_counts_even_where_training_does_not_show_it() -> None:
+    pmids = range(1, 200)
+    train = next(pmid for pmid in pmids if split_of(pmid) == "train")
+    test = next(pmid for pmid in pmids if split_of(pmid) == "test")
+    row = qa(train, contexts=[context(test)])
+    assert assembled(row)[0]["context_pmids"].to_list() == [[]], "hidden, though the answer was made from it"
+    corpus, exclusions = assembled(row, citations=became(current(row), test, state="retracted"))
+    assert corpus.is_empty()
+    assert exclusions["reason"].to_list() == ["context retracted"]
+
+
+def test_an_example_names_the_citations_it_was_made_of_and_their_content() -> None:
+    corpus, _ = assembled(qa(1))
+    assert corpus["made_of"].to_list() == [
+        [
+            {"use": "source", "pmid": 1, "content_hash": "hash 1"},
+            {"use": "context", "pmid": 5001, "content_hash": "hash 5001"},
+        ]
+    ]
 
 
 def test_a_citation_that_moved_to_another_branch_is_in_the_corpus_once() -> None:
@@ -168,8 +197,8 @@ def test_a_pair_that_gives_the_benchmark_away_stays_out(benchmark: tuple[Any, st
 
 def test_a_benchmark_question_in_a_context_keeps_the_pair_out() -> None:
     asked = "Do tailored telephone calls increase mammography among older women?"
-    context = {"rank": 1, "pmid": 77, "title": asked, "text": "They do."}
-    out = only_exclusion(qa(1), qa(2, contexts=[context]), benchmark=benchmark_questions([(None, asked)]))
+    told = context(77, 1, asked, "They do.")
+    out = only_exclusion(qa(1), qa(2, contexts=[told]), benchmark=benchmark_questions([(None, asked)]))
     assert out["reason"] == "its text holds a benchmark question"
 
 

@@ -7,14 +7,22 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from corpus_tables import current, evaluated, generated, qa
+from corpus_tables import became, current, evaluated, generated, qa
 
 from mkailin_assets.corpus import checks
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble
-from mkailin_assets.corpus.assets import QualityConfig, assembled_corpus, evaluated_qa
+from mkailin_assets.corpus.assets import (
+    LEDGER,
+    QualityConfig,
+    assembled_corpus,
+    corpus_recalls,
+    evaluated_qa,
+    ledgers_of,
+)
 from mkailin_assets.corpus.assets import generated_qa as generated_qa_asset
 from mkailin_assets.corpus.decontamination import benchmark_questions
-from mkailin_assets.corpus.tables import EvaluatedQA, GeneratedQA, TrainingExample
+from mkailin_assets.corpus.recalls import ledger, recalls
+from mkailin_assets.corpus.tables import CorpusRecall, EvaluatedQA, GeneratedQA, TrainingExample
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.pubmed.tables import BranchCitation
@@ -119,12 +127,35 @@ def test_a_question_asked_twice_is_found() -> None:
     assert not checks.no_question_is_asked_twice(repeated).passed
 
 
-def test_a_retracted_or_unknown_source_is_found() -> None:
-    check = checks.every_source_is_current
+@pytest.mark.parametrize("cited", [1, 5001])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "retracted"},
+        {"state": "deleted", "content_hash": None},
+        {"content_hash": "new"},
+        {"pmid": 99},
+    ],
+)
+def test_a_source_or_context_that_no_longer_stands_is_found(cited: int, change: dict[str, Any]) -> None:
+    check = checks.every_source_and_context_stands
     assert check(CORPUS, current(*ROWS)).passed
-    assert not check(CORPUS, current(*ROWS[1:])).passed
-    retracted = pl.concat([current(*ROWS[1:]), current(ROWS[0], state="retracted")])
-    assert not check(CORPUS, retracted).passed
+    result = check(CORPUS, became(current(*ROWS), cited, **change))
+    assert not result.passed
+    assert result.metadata["rows"].value == 1
+
+
+def test_a_recall_that_is_missing_is_found(tmp_path: Path) -> None:
+    storage = Storage(root=str(tmp_path))
+    storage.write_table(ledger(CORPUS), LEDGER, "first")
+    citations = became(current(*ROWS), 5001, state="retracted")
+    check = checks.recalls_are_complete
+    complete = recalls(ledgers_of(storage), citations, None)
+    assert complete.height == 1
+    assert check(complete, citations, storage=storage).passed
+    assert not check(complete.clear(), citations, storage=storage).passed
+    storage.write_table(ledger(CORPUS), LEDGER, "second")
+    assert not check(complete, citations, storage=storage).passed
 
 
 def test_a_pair_that_is_lost_invented_or_placed_twice_is_found() -> None:
@@ -180,7 +211,10 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
             key | {"chosen_role": "domain", "chosen_question": asked["question"]},
         ),
         "candidate_questions": (CandidateQuestion, asked),
-        "candidate_contexts": (CandidateContexts, asked | {"contexts": [{"rank": 1, "pmid": 2}]}),
+        "candidate_contexts": (
+            CandidateContexts,
+            asked | {"contexts": [{"rank": 1, "pmid": 2, "content_hash": "h2"}]},
+        ),
         "branch_citations": (
             BranchCitation,
             key
@@ -208,7 +242,13 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
     (row,) = GeneratedQA.validate(output.value).iter_rows(named=True)
     assert row["question"] == "Does zinc shorten colds?"
     assert row["contexts"] == [
-        {"rank": 1, "pmid": 2, "title": "Zinc in adults", "text": "Adults recovered sooner."}
+        {
+            "rank": 1,
+            "pmid": 2,
+            "content_hash": "h2",
+            "title": "Zinc in adults",
+            "text": "Adults recovered sooner.",
+        }
     ]
     assert "shortens colds in adults" in row["long_answer"]
     assert output.metadata["answered"].value == 1
@@ -241,19 +281,23 @@ def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its
     @dg.asset
     def current_citations() -> pl.DataFrame:
         everything = current(*ROWS, qa(11, branch="F03"), qa(12, branch="F03"))
-        return everything.with_columns(
-            state=pl.when(pl.col("pmid") == 3).then(pl.lit("retracted")).otherwise("state")
-        )
+        return became(everything, 3, state="retracted")
 
-    resources = {"io_manager": ParquetTables(storage=Storage(root=str(tmp_path))), "benchmarks": benchmarks}
+    storage = Storage(root=str(tmp_path))
+    resources = {
+        "io_manager": ParquetTables(storage=storage),
+        "storage": storage,
+        "benchmarks": benchmarks,
+    }
     of_the_corpus = [
         checks.no_benchmark_item_is_trained_on,
         checks.no_citation_is_in_two_splits,
         checks.no_question_is_asked_twice,
-        checks.every_source_is_current,
+        checks.every_source_and_context_stands,
         checks.every_pair_is_in_or_out,
+        checks.recalls_are_complete,
     ]
-    everything = [evaluated_qa, current_citations, assembled_corpus, *of_the_corpus]
+    everything = [evaluated_qa, current_citations, assembled_corpus, corpus_recalls, *of_the_corpus]
     with dg.DagsterInstance.ephemeral(str(tmp_path)) as instance:
         for branch in tables:
             assert dg.materialize(
@@ -267,7 +311,9 @@ def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its
             everything,
             instance=instance,
             resources=resources,
-            selection=dg.AssetSelection.assets("current_citations", "training_corpus", "corpus_exclusions"),
+            selection=dg.AssetSelection.assets(
+                "current_citations", "training_corpus", "corpus_exclusions", "corpus_recalls"
+            ),
             run_config={"ops": {"assembled_corpus": {"config": {"max_decision_share": 1.0}}}},
         )
     assert result.success
@@ -276,6 +322,8 @@ def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its
     assert all(evaluation.passed for evaluation in evaluations)
     corpus = TrainingExample.validate(pl.read_parquet(tmp_path / "tables" / "training_corpus.parquet"))
     assert corpus["pmid"].to_list() == [1, 2, 4, 5, 6, 7, 11]
+    recalled = pl.read_parquet(tmp_path / "tables" / "corpus_recalls.parquet")
+    assert CorpusRecall.validate(recalled).is_empty(), "nothing was published before"
     metadata = result.asset_materializations_for_node("assembled_corpus")[0].metadata
     assert metadata["pairs_evaluated"].value == 9
     assert str(metadata["branches_without_pairs"].value).startswith("113 of 115: A01, ")

@@ -44,6 +44,7 @@ def training_example(
         "question": question,
         "context": context,
         "context_pmids": [],
+        "made_of": [{"use": "source", "pmid": pmid, "content_hash": f"hash {pmid}"}],
         "long_answer": long_answer,
         "decision": decision,
         "pretraining_text": f"{context}\n\n{question}",

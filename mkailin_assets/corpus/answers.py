@@ -98,6 +98,7 @@ def _contexts_with_text(
             yield {
                 "rank": context["rank"],
                 "pmid": context["pmid"],
+                "content_hash": context["content_hash"],
                 "title": normalised(text["title"] or ""),
                 "text": normalised(text["text"]),
             }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from mkailin_assets.corpus import chat
 from mkailin_assets.corpus.decontamination import contamination, normalised
 from mkailin_assets.corpus.duplicates import duplicates
+from mkailin_assets.corpus.recalls import citations_of, taken_back
 from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, TrainingExample
 
 # Percent of the sources; a citation stays where it is whatever arrives, so these never change.
@@ -44,7 +45,7 @@ def assemble(
     """
     frames = [EvaluatedQA.create_empty().lazy(), *evaluated.values()]
     rows = pl.concat(frames).sort("pmid", "branch").collect()
-    rows = without_held_out_contexts(rows).with_columns(*_texts(rules))
+    rows = without_held_out_contexts(rows.with_columns(made_of=_made_of())).with_columns(*_texts(rules))
     stages: dict[str, Callable[[pl.DataFrame], pl.Series]] = {
         "evaluation": _refused_by_evaluation,
         "source": lambda left: outdated(left, current),
@@ -76,24 +77,22 @@ def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:
-    """Why a row's source or a context of it no longer stands in PubMed as it was read; null where it does."""
-    gone = current.filter(pl.col("state") != "current")["pmid"].implode()
-    latest = current.select("pmid", "state", "home_branch", current_hash="content_hash")
+    """Why a row's source or a context of it no longer stands in PubMed as it was read; null where it does.
+
+    Every context counts that the answer was made from, those that training does not show too.
+    """
+    numbered = rows.with_row_index("row").select("row", "pmid", "branch", "made_of")
+    back = taken_back(citations_of(numbered, ["row"]), current).unique(
+        "row", keep="first", maintain_order=True
+    )
+    homes = current.select("pmid", "home_branch")
+    moved = pl.when(pl.col("home_branch").ne_missing(pl.col("branch"))).then(
+        pl.lit("source belongs to another branch now")
+    )
     return (
-        rows.join(latest, on="pmid", how="left", maintain_order="left")
-        .select(
-            pl.when(pl.col("state").is_null())
-            .then(pl.lit("the source is not among the current citations"))
-            .when(pl.col("state") != "current")
-            .then(pl.format("the source was {}", "state"))
-            .when(pl.col("current_hash").ne_missing(pl.col("content_hash")))
-            .then(pl.lit("the source was revised since"))
-            .when(pl.col("home_branch").ne_missing(pl.col("branch")))
-            .then(pl.lit("the source belongs to another branch now"))
-            .when(pl.col("context_pmids").list.eval(pl.element().is_in(gone)).list.any())
-            .then(pl.lit("a context was retracted or deleted"))
-            .alias("reason")
-        )
+        numbered.join(back.select("row", "reason"), on="row", how="left", maintain_order="left")
+        .join(homes, on="pmid", how="left", maintain_order="left")
+        .select(reason=pl.coalesce("reason", moved))
         .to_series()
     )
 
@@ -164,6 +163,16 @@ def _texts(rules: AssemblyRules) -> list[pl.Expr]:
         paragraphs(pl.col("title"), source, retrieved, question).alias("pretraining_text"),
         pl.col("contexts").list.eval(one.field("pmid")).alias("context_pmids"),
     ]
+
+
+def _made_of() -> pl.Expr:
+    def citation(use: str, pmid: pl.Expr, content_hash: pl.Expr) -> pl.Expr:
+        return pl.struct(use=pl.lit(use), pmid=pmid, content_hash=content_hash)
+
+    one = pl.element().struct
+    source = citation("source", pl.col("pmid"), pl.col("content_hash"))
+    contexts = pl.col("contexts").list.eval(citation("context", one.field("pmid"), one.field("content_hash")))
+    return pl.concat_list(source, contexts)
 
 
 def _all_text() -> pl.Expr:

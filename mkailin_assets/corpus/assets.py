@@ -11,7 +11,14 @@ from mkailin_assets.corpus import answers
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.quality import QualityRules, evaluate
-from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, GeneratedQA, TrainingExample
+from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
+from mkailin_assets.corpus.tables import (
+    CorpusExclusion,
+    CorpusRecall,
+    EvaluatedQA,
+    GeneratedQA,
+    TrainingExample,
+)
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.metadata import bars, counts, histogram, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
@@ -19,6 +26,9 @@ from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.storage import Storage
+
+LEDGER = "corpus_ledger"
 
 
 class QualityConfig(dg.Config, QualityRules):
@@ -34,7 +44,7 @@ class AssemblyConfig(dg.Config, AssemblyRules):
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="1",
+    code_version="2",
 )
 def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -68,7 +78,7 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="1",
+    code_version="2",
 )
 def evaluated_qa(
     generated_qa: pl.DataFrame,
@@ -88,14 +98,14 @@ def evaluated_qa(
             description="Pairs of all branches to train on: deduplicated, decontaminated, balanced, split.",
             group_name="corpus",
             kinds={"polars"},
-            code_version="1",
+            code_version="2",
         ),
         "corpus_exclusions": dg.AssetOut(
             **table(CorpusExclusion),
             description="Every pair that stays out of the training corpus, with the stage and the reason.",
             group_name="corpus",
             kinds={"polars"},
-            code_version="1",
+            code_version="2",
         ),
     },
     ins={"evaluated_qa": ALL_PARTITIONS},
@@ -104,13 +114,19 @@ def assembled_corpus(
     evaluated_qa: dict[str, pl.LazyFrame],
     current_citations: pl.DataFrame,
     benchmarks: BenchmarkFiles,
+    storage: Storage,
     config: AssemblyConfig,
 ) -> Iterator[dg.Output[pl.DataFrame]]:
     """One corpus from the evaluated pairs of the branches that exist, and what stayed out of it."""
     benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
     corpus, exclusions = assemble(evaluated_qa, current_citations, benchmark, config)
+    name = corpus_fingerprint(corpus)
+    # Before the corpus: killed in between, there is a ledger too many, and never a corpus without one.
+    if storage.published_at(LEDGER, name) is None:
+        storage.write_table(ledger(corpus), LEDGER, name)
     missing = [branch for branch in MESH_BRANCH_NAMES if branch not in evaluated_qa]
     about: dict[str, Any] = {
+        "corpus": name,
         "pairs_evaluated": corpus.height + exclusions.height,
         "branches": len(evaluated_qa),
         "branches_without_pairs": f"{len(missing)} of {len(MESH_BRANCH_NAMES)}: {', '.join(missing)}",
@@ -118,6 +134,24 @@ def assembled_corpus(
     }
     yield dg.Output(corpus, "training_corpus", metadata=about | _corpus_metadata(corpus))
     yield dg.Output(exclusions, "corpus_exclusions", metadata=about | _exclusion_metadata(exclusions))
+
+
+@dg.asset(
+    **table(CorpusRecall), group_name="corpus", kinds={"polars"}, code_version="1", deps=["training_corpus"]
+)
+def corpus_recalls(current_citations: pl.DataFrame, storage: Storage) -> dg.Output[pl.DataFrame]:
+    """Rows of every corpus published so far whose source or context PubMed has since taken back."""
+    ledgers = ledgers_of(storage)
+    recalled = recalls(ledgers, current_citations, storage.read_table("corpus_recalls"))
+    return dg.Output(recalled, metadata={"corpora": len(ledgers), **_recall_metadata(recalled)})
+
+
+def ledgers_of(storage: Storage) -> dict[str, pl.LazyFrame]:
+    """The ledger of each training corpus that was published, by the corpus' fingerprint."""
+    folder = storage.path("tables", LEDGER)
+    names = [path.stem for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []
+    scanned = {name: storage.scan_table(LEDGER, name) for name in sorted(names)}
+    return {name: rows for name, rows in scanned.items() if rows is not None}
 
 
 def _generated_metadata(generated: pl.DataFrame, seconds: float) -> dict[str, Any]:
@@ -166,6 +200,16 @@ def _exclusion_metadata(exclusions: pl.DataFrame) -> dict[str, Any]:
         "by_stage": bars("Pairs that stay out, by stage", counts(exclusions, "stage")),
         "by_reason": counts(exclusions.with_columns(reason), "reason"),
         "preview": preview(exclusions.filter(pl.col("question").is_not_null())),
+    }
+
+
+def _recall_metadata(recalled: pl.DataFrame) -> dict[str, Any]:
+    return {
+        "recalls": recalled.height,
+        "rows_recalled": recalled.select("corpus", "example_id").n_unique(),
+        "by_corpus": counts(recalled, "corpus"),
+        "by_reason": counts(recalled, "reason"),
+        "preview": preview(recalled),
     }
 
 

@@ -3,12 +3,14 @@
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.corpus.assets import evaluated_qa, generated_qa
+from mkailin_assets.corpus.assets import corpus_recalls, evaluated_qa, generated_qa, ledgers_of
 from mkailin_assets.corpus.decontamination import benchmark_questions, normalised
+from mkailin_assets.corpus.recalls import not_recalled, not_standing
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.storage import Storage
 
 MAX_FAILED_SHARE = 0.2
 
@@ -93,15 +95,22 @@ def no_question_is_asked_twice(training_corpus: pl.DataFrame) -> dg.AssetCheckRe
 @dg.asset_check(
     asset=training_corpus_key, additional_ins={"current_citations": dg.AssetIn("current_citations")}
 )
-def every_source_is_current(
+def every_source_and_context_stands(
     training_corpus: pl.DataFrame, current_citations: pl.DataFrame
 ) -> dg.AssetCheckResult:
-    """No example comes from a citation that PubMed retracted, deleted or does not hold."""
-    usable = current_citations.filter(pl.col("state") == "current")
-    gone = training_corpus.join(usable, on="pmid", how="anti")
+    """No example rests on a citation that PubMed retracted, deleted, revised or does not hold."""
     return none_may_be(
-        gone.select("pmid", "branch", "question"), "examples from retracted or deleted citations"
+        not_standing(training_corpus, current_citations), "citations of examples that no longer stand"
     )
+
+
+@dg.asset_check(asset=corpus_recalls, additional_ins={"current_citations": dg.AssetIn("current_citations")})
+def recalls_are_complete(
+    corpus_recalls: pl.DataFrame, current_citations: pl.DataFrame, storage: Storage
+) -> dg.AssetCheckResult:
+    """Each row of a published corpus that rests on a citation no longer standing is recalled."""
+    missing = not_recalled(ledgers_of(storage), current_citations, corpus_recalls)
+    return none_may_be(missing, "citations of published rows that are taken back and not recalled")
 
 
 @dg.asset_check(

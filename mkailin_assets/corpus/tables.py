@@ -6,6 +6,15 @@ from mkailin_assets.tables import one_of
 
 DECISIONS = ("yes", "no", "maybe")
 SPLITS = ("train", "validation", "test")
+USES = ("source", "context")
+
+
+def citations_made_of() -> dy.List:
+    """What a row was made of, so that it can be found when PubMed takes a part of it back."""
+    return dy.List(
+        dy.Struct({"use": one_of(USES), "pmid": dy.Int64(), "content_hash": dy.String()}),
+        description="Citations it was made of, source first: source or context, PMID, content as it was read",
+    )
 
 
 class GeneratedQA(dy.Schema):
@@ -21,8 +30,16 @@ class GeneratedQA(dy.Schema):
     generator = dy.String(nullable=True, description="Model or agent that asked it")
     source_context = dy.String(nullable=True, description="Abstract of the source without its conclusion")
     contexts = dy.List(
-        dy.Struct({"rank": dy.Int32(), "pmid": dy.Int64(), "title": dy.String(), "text": dy.String()}),
-        description="Retrieved contexts, best first: rank, PMID, title, abstract",
+        dy.Struct(
+            {
+                "rank": dy.Int32(),
+                "pmid": dy.Int64(),
+                "content_hash": dy.String(),
+                "title": dy.String(),
+                "text": dy.String(),
+            }
+        ),
+        description="Retrieved contexts, best first: rank, PMID, content, title, abstract",
     )
     long_answer = dy.String(nullable=True, description="Answer in sentences")
     decision = one_of(DECISIONS, nullable=True, description="yes, no or maybe")
@@ -62,6 +79,7 @@ class TrainingExample(dy.Schema):
     question = dy.String(description="The question")
     context = dy.String(description="What the model reads beside the question")
     context_pmids = dy.List(dy.Int64(), description="Citations it was retrieved from, beside the source")
+    made_of = citations_made_of()
     long_answer = dy.String(description="Answer in sentences")
     decision = one_of(DECISIONS, nullable=True, description="yes, no or maybe")
     pretraining_text = dy.String(description="Title, abstract, contexts, question: continued pre-training")
@@ -79,5 +97,30 @@ class CorpusExclusion(dy.Schema):
     pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
     branch = dy.String(primary_key=True, description="Branch the pair was made in")
     question = dy.String(nullable=True, description="The question, where there is one")
-    stage = dy.String(description="evaluation, source, duplicate, contamination or balance")
+    stage = dy.String(description="evaluation, source, contamination, duplicate or balance")
     reason = dy.String(description="Why, in words")
+
+
+class LedgerRow(dy.Schema):
+    """What is remembered of a row of a published training corpus."""
+
+    example_id = dy.String(primary_key=True, description="Key of the row")
+    pmid = dy.Int64(min=1, description="Source citation")
+    branch = dy.String(description="Home branch of the source")
+    split = one_of(SPLITS, description="Split of the row")
+    question = dy.String(description="The question")
+    made_of = citations_made_of()
+
+
+class CorpusRecall(dy.Schema):
+    """Rows of published training corpora that rest on what PubMed has since retracted, deleted or revised."""
+
+    corpus = dy.String(primary_key=True, description="Fingerprint of the training corpus that held the row")
+    example_id = dy.String(primary_key=True, description="Key of the row in it")
+    pmid = dy.Int64(min=1, description="Source citation")
+    branch = dy.String(description="Home branch of the source")
+    split = one_of(SPLITS, description="Split of the row")
+    question = dy.String(description="The question")
+    cited_pmid = dy.Int64(primary_key=True, min=1, description="Citation that changed: source or context")
+    reason = dy.String(primary_key=True, description="source or context retracted, deleted, revised since")
+    pubmed_file = dy.String(nullable=True, description="File that said so; null if in none any longer")

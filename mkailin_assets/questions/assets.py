@@ -10,11 +10,12 @@ from pydantic import Field
 from mkailin_assets.metadata import bars, counts, histogram, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.questions import candidates
-from mkailin_assets.questions.contexts import find_contexts
+from mkailin_assets.questions.contexts import find_contexts, still_found
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_assets.tables import table
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.storage import Storage
 
 MAX_CONTEXTS = 20
 
@@ -23,6 +24,7 @@ class ContextConfig(dg.Config):
     """How many contexts a question gets."""
 
     k: int = Field(4, ge=1, le=MAX_CONTEXTS, description="Contexts of a question, at most")
+    look_again: bool = Field(False, description="Search anew for all, even where what was found stands")
 
 
 @dg.asset(
@@ -52,21 +54,25 @@ def candidate_questions(
     partitions_def=mesh_branches,
     group_name="questions",
     kinds={"lancedb"},
-    code_version="1",
+    code_version="2",
 )
-def candidate_contexts(
+def candidate_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
     candidate_questions: pl.DataFrame,
     branch_citations: pl.DataFrame,
     context_index: pl.DataFrame,
     context_store: ContextStore,
+    storage: Storage,
     config: ContextConfig,
 ) -> dg.Output[pl.DataFrame]:
     """The k best contexts of each candidate question, the source itself left out."""
     started = time.perf_counter()
     searcher = context_store.open(context_index)
-    contexts = find_contexts(candidate_questions, branch_citations, searcher, config.k)
+    recorded = None if config.look_again else storage.read_table("candidate_contexts", context.partition_key)
+    kept = still_found(recorded, candidate_questions, searcher, config.k)
+    contexts = find_contexts(candidate_questions, branch_citations, searcher, config.k, kept)
     seconds = time.perf_counter() - started
-    return dg.Output(contexts, metadata=_context_metadata(contexts, seconds))
+    return dg.Output(contexts, metadata={"kept": kept.height, **_context_metadata(contexts, seconds)})
 
 
 def _question_metadata(questions: pl.DataFrame, citations: int, seconds: float) -> dict[str, Any]:

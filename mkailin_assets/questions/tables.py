@@ -44,4 +44,5 @@ class CandidateContexts(dy.Schema):
         description="Best first: rank, PMID, content, fused score, retriever, descriptor UIs",
     )
     source_rank = dy.Int32(nullable=True, min=1, description="Rank of the source itself; null: not found")
+    encoder = dy.String(nullable=True, description="Fingerprint of the encoder; null: nothing was searched")
     failure = dy.String(nullable=True, description="Why there are no contexts")
