@@ -20,7 +20,7 @@ mkdir -p "$$DAGSTER_HOME" && ln -sf "$(CURDIR)/dagster.yaml" "$$DAGSTER_HOME/dag
 endef
 
 # The sample, unless a setting points elsewhere.
-dev_source = $(if $(strip $(MKAILIN_NLM_URL)),$(MKAILIN_NLM_URL),$(if $(strip $(MKAILIN_STORAGE)$(MKAILIN_PUBMED_FILES)),nlm,sample))
+dev_source = $(if $(strip $(MKAILIN_NLM_URL)),$(MKAILIN_NLM_URL),$(if $(strip $(MKAILIN_STORAGE)$(MKAILIN_PUBMED_FILES)$(MKAILIN_PUBMED_QUERY)),nlm,sample))
 
 .PHONY: help env demo distill dev test lint clean
 help: ## show the targets
@@ -37,6 +37,7 @@ $(STAMP):
 demo: export MKAILIN_NLM_URL := sample
 demo: export MKAILIN_MESH_YEAR := 2026
 demo: export MKAILIN_PUBMED_FILES :=
+demo: export MKAILIN_PUBMED_QUERY :=
 demo: export MKAILIN_BRANCHES := $(or $(MKAILIN_BRANCHES),C04 C10 C14 D12 F03)
 demo: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/demo)
 demo: env ## the whole lineage over the sample that ships with the project

@@ -1,11 +1,43 @@
-"""The jobs a person launches from the UI, and that `make distill` runs in this order."""
+"""The jobs a person launches from the UI and `make distill` runs in this order; what runs by itself."""
+
+import json
+from collections.abc import Iterator
+from typing import cast
 
 import dagster as dg
+
+from mkailin_assets.freshness import Freshness
+from mkailin_assets.partitions import (
+    MESH_BRANCH_NAMES,
+    PARTITION_TAG,
+    PUBMED_FILES,
+    RANGE_TAGS,
+    pubmed_files,
+    unbroken,
+)
+from mkailin_assets.pubmed.arrivals import arrivals
+from mkailin_resources.nlm import NlmServers
+from mkailin_resources.storage import Storage
+
+# New files are looked for this often, and so many are at most under way.
+_LOOK_EVERY_S = 300
+_IN_QUEUE = 20
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 mesh_job = dg.define_asset_job(
     "mesh",
     selection=dg.AssetSelection.assets("mesh_release", "mesh_descriptors"),
     description="Fetch and parse one year of MeSH.",
+)
+mesh_migration_job = dg.define_asset_job(
+    "mesh_migration",
+    selection=dg.AssetSelection.assets("mesh_migration", "citation_moves"),
+    description="What another year of MeSH would change; nothing is rebuilt.",
 )
 pubmed_file_job = dg.define_asset_job(
     "pubmed_file",
@@ -15,9 +47,18 @@ pubmed_file_job = dg.define_asset_job(
 resolve_job = dg.define_asset_job(
     "resolve",
     selection=dg.AssetSelection.assets(
-        "current_citations", "mesh_information_content", "retriever_checkpoint", "context_index"
+        "current_citations",
+        "quarantined_records",
+        "mesh_information_content",
+        "retriever_checkpoint",
+        "context_index",
     ),
     description="Bring the state of every citation, information content and the index up to date.",
+)
+daily_job = dg.define_asset_job(
+    "daily",
+    selection=mesh_job.selection | resolve_job.selection,
+    description="What the schedule brings up to date: MeSH, and what reads all PubMed files.",
 )
 branch_text_job = dg.define_asset_job(
     "branch_text",
@@ -38,9 +79,110 @@ distill_branch_job = dg.define_asset_job(
 learn_job = dg.define_asset_job(
     "learn",
     selection=dg.AssetSelection.assets(
-        "training_corpus", "corpus_exclusions", "finetuned_checkpoint", "benchmark_report"
+        "training_corpus", "corpus_exclusions", "corpus_recalls", "finetuned_checkpoint", "benchmark_report"
     ),
     description="Assemble the corpus over all branches, train on it, and measure.",
 )
 
-jobs = [mesh_job, pubmed_file_job, resolve_job, branch_text_job, distill_branch_job, learn_job]
+jobs = [
+    mesh_job,
+    mesh_migration_job,
+    pubmed_file_job,
+    resolve_job,
+    branch_text_job,
+    distill_branch_job,
+    learn_job,
+]
+
+
+def daily(
+    schedule: str, follows_nlm: bool = True
+) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+    """What keeps up with PubMed by itself; `schedule` says when (cron), empty for never.
+
+    A sensor fetches and parses each new file; at the time of the schedule the state of every citation,
+    information content and the index are brought up to date, and after that the branches that a person has
+    materialized before. `follows_nlm`: whether NLM's files are the corpus, or a query is.
+    """
+    is_on = bool(schedule)
+    sensor_on = dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED
+    schedule_on = dg.DefaultScheduleStatus.RUNNING if is_on else dg.DefaultScheduleStatus.STOPPED
+
+    @dg.sensor(
+        job=pubmed_file_job,
+        minimum_interval_seconds=_LOOK_EVERY_S,
+        default_status=sensor_on,
+        description="Fetch and parse each new file on NLM's server; retire the files of an earlier year.",
+    )
+    def new_pubmed_files(
+        context: dg.SensorEvaluationContext, nlm: NlmServers
+    ) -> dg.SensorResult | dg.SkipReason:
+        if not follows_nlm:
+            return dg.SkipReason("the corpus is that of a query: `make distill` asks for it again")
+        registered = context.instance.get_dynamic_partitions(PUBMED_FILES)
+        parsed = context.instance.get_materialized_partitions(dg.AssetKey("pubmed_citations"))
+        unfinished = context.instance.get_runs(
+            dg.RunsFilter(job_name=pubmed_file_job.name, statuses=_UNFINISHED)
+        )
+        under_way = {run.tags.get(PARTITION_TAG, "") for run in unfinished}
+        attempts: dict[str, int] = json.loads(context.cursor or "{}")
+        offered = [(file.key, file.directory) for file in nlm.list_pubmed_files()]
+        found = arrivals(
+            offered, registered, parsed, attempts=attempts, under_way=under_way, at_most=_IN_QUEUE
+        )
+        if not found.to_fetch and not found.to_retire:
+            failed = f"; failed too often: {', '.join(found.given_up)}" if found.given_up else ""
+            return dg.SkipReason(
+                f"{len(offered)} files on the server, {len(under_way)} under way, none new{failed}"
+            )
+        tried = {key: attempts.get(key, 0) + 1 for key in found.to_fetch}
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(run_key=f"{key} {attempt}", partition_key=key) for key, attempt in tried.items()
+            ],
+            dynamic_partitions_requests=[
+                pubmed_files.build_add_request(found.to_fetch),
+                pubmed_files.build_delete_request(found.to_retire),
+            ],
+            cursor=json.dumps({key: n for key, n in (attempts | tried).items() if key not in parsed}),
+        )
+
+    @dg.schedule(
+        job=daily_job,
+        cron_schedule=schedule or "0 5 * * *",
+        default_status=schedule_on,
+        description="Bring up to date what reads all PubMed files, where one of them is new; MeSH at first.",
+    )
+    def daily_resolve(
+        context: dg.ScheduleEvaluationContext, storage: Storage
+    ) -> dg.RunRequest | dg.SkipReason:
+        if not context.instance.get_materialized_partitions(dg.AssetKey("pubmed_citations")):
+            return dg.SkipReason("no PubMed file is parsed yet")
+        chosen = context.repository_def.get_job(daily_job.name).asset_layer.selected_asset_keys
+        freshness = Freshness(context.repository_def.asset_graph, context.instance, storage)
+        stale = freshness.out_of_date([key.to_user_string() for key in chosen], None)
+        if not stale:
+            return dg.SkipReason("no PubMed file has changed")
+        return dg.RunRequest(asset_selection=[dg.AssetKey(name) for name in stale])
+
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        monitored_jobs=[daily_job, resolve_job],
+        request_job=branch_text_job,
+        default_status=sensor_on,
+        description="Gather again the citations of the branches that were gathered before.",
+    )
+    def branches_after_resolve(
+        context: dg.RunStatusSensorContext, storage: Storage
+    ) -> Iterator[dg.RunRequest]:
+        defined = cast(dg.RepositoryDefinition, context.repository_def)
+        freshness = Freshness(defined.asset_graph, context.instance, storage)
+        gathered = context.instance.get_materialized_partitions(dg.AssetKey("branch_citations"))
+        known = [branch for branch in MESH_BRANCH_NAMES if branch in gathered]
+        for first, last in unbroken([key for key in known if freshness.reason("branch_citations", key)]):
+            yield dg.RunRequest(
+                run_key=f"{context.dagster_run.run_id} {first}",
+                tags=dict(zip(RANGE_TAGS, (first, last), strict=True)),
+            )
+
+    return [new_pubmed_files, branches_after_resolve], [daily_resolve]

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from mkailin_assets.automation import jobs
+from mkailin_assets.automation import daily, jobs
 from mkailin_assets.corpus import assets as corpus_assets
 from mkailin_assets.corpus import checks as corpus_checks
 from mkailin_assets.evaluation import assets as evaluation_assets
@@ -93,10 +93,13 @@ def definitions(settings: Settings) -> dg.Definitions:
             return spec
         return spec.replace_attributes(code_version=f"{spec.code_version} {added[name]}")
 
+    sensors, schedules = daily(settings.schedule, follows_nlm=settings.follows_nlm)
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=jobs,
+        sensors=sensors,
+        schedules=schedules,
         resources=handed_in,
         loggers={"progress": progress_logger},
         executor=dg.in_process_executor,

@@ -5,9 +5,11 @@ What is up to date is left alone (`freshness`), so a run that was killed is take
 
 import argparse
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,14 +20,12 @@ from rich.table import Table
 
 from mkailin_assets import automation
 from mkailin_assets.freshness import Freshness
-from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES
+from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAGS, unbroken
 from mkailin_assets.progress import console
 from mkailin_resources.nlm import NlmError, NlmServers
-from mkailin_resources.profiles import InvalidSetting, Settings
+from mkailin_resources.profiles import InvalidSetting, Settings, entrez_query
 from mkailin_resources.storage import Storage
 
-PID_TAG = "mkailin/pid"
-RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 ANSWERS_SHOWN = 3
 REPORT = ("reports", "benchmark_report.md")
 
@@ -42,7 +42,7 @@ class Distillation:
         self._instance = instance
         self._settings = settings
         self._storage = Storage(root=settings.storage)
-        self._freshness = Freshness(defs, instance, self._storage)
+        self._freshness = Freshness(defs.resolve_asset_graph(), instance, self._storage)
         self._seconds: dict[str, float] = {}
         self._touched: dict[str, set[str | None]] = {}
         self.failures: list[str] = []
@@ -85,7 +85,7 @@ class Distillation:
             instance=self._instance,
             asset_selection=[dg.AssetKey(name) for name in assets],
             partition_key=partition,
-            tags={PID_TAG: str(os.getpid()), **tags},
+            tags=tags,
             run_config={"loggers": {"progress": {}}},
             raise_on_error=False,
         )
@@ -167,39 +167,49 @@ def say(text: object, style: str | None = None) -> None:
     console.print(str(text), style=style, markup=False)
 
 
-def unbroken(branches: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """First and last of each row of branches that follow one another in the tree."""
-    order = list(MESH_BRANCH_NAMES)
-    places = sorted(order.index(branch) for branch in branches)
-    starts = [i for i in places if i - 1 not in places]
-    ends = [i for i in places if i + 1 not in places]
-    for start, end in zip(starts, ends, strict=True):
-        yield order[start], order[end]
+def register_files(instance: DagsterInstance, settings: Settings) -> list[str]:
+    """Make each PubMed file that is asked for a partition; returns their keys in order.
 
-
-def register_files(instance: DagsterInstance, nlm: NlmServers) -> list[str]:
-    """Make each PubMed file that the server offers a partition; returns their keys in order."""
-    keys = [file.key for file in nlm.list_pubmed_files()]
+    The slices of the query, if there is one; and NLM's files, if some are named or there is no query.
+    """
+    keys = [part.key for part in entrez_query(settings).slices()] if settings.pubmed_query else []
+    if settings.follows_nlm:
+        keys += [file.key for file in _nlm(settings).list_pubmed_files()]
     instance.add_dynamic_partitions(PUBMED_FILES, keys)
     return keys
 
 
 def close_killed_runs(instance: DagsterInstance) -> None:
-    """Mark runs whose process is gone as failed, so that the UI does not show them as running for ever."""
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED])):
-        pid = run.tags.get(PID_TAG)
-        if pid and not _alive(int(pid)):
+    """Mark runs whose process is gone as failed: else they show as running and hold their place for ever.
+
+    Dagster's daemon does the same while the server that started the run lives, not after both were killed.
+    """
+    begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    for record in instance.get_run_records(RunsFilter(statuses=begun)):
+        run = record.dagster_run
+        pid = _pid(instance, run.run_id)
+        if pid is not None and not _alive(pid, record.update_timestamp.timestamp()):
             instance.report_run_failed(run, "The process was killed; what it had published is kept.")
 
 
-def _alive(pid: int) -> bool:
+def _pid(instance: DagsterInstance, run_id: str) -> int | None:
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    told = [event.dagster_event.engine_event_data.metadata for event in events if event.dagster_event]
+    pids = [str(metadata["pid"].value) for metadata in told if "pid" in metadata]
+    return int(pids[-1]) if pids else None
+
+
+def _alive(pid: int, last_seen: float) -> bool:
+    """Whether the process that had this number at that POSIX time is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    process = Path("/proc") / str(pid)
+    # After a restart of the machine, another process may have the number.
+    return not process.exists() or process.stat().st_mtime <= last_seen
 
 
 def unknown_branches(branches: Sequence[str]) -> list[str]:
@@ -230,8 +240,9 @@ def main() -> int:
 
 def _register(settings: Settings) -> int:
     with DagsterInstance.get() as instance:
+        close_killed_runs(instance)
         try:
-            files = register_files(instance, _nlm(settings))
+            files = register_files(instance, settings)
         except NlmError as error:
             say(error, "yellow")
             return 0
@@ -247,7 +258,7 @@ def _distill(settings: Settings) -> int:
         close_killed_runs(instance)
         distillation = Distillation(defs, instance, settings)
         try:
-            distillation.run(register_files(instance, _nlm(settings)))
+            distillation.run(register_files(instance, settings))
         except NlmError as error:
             say(error, "red")
             return 1
@@ -271,7 +282,8 @@ def _ui_command(settings: Settings) -> str:
     }
     if given.get("MKAILIN_NLM_URL") == "sample" and settings.storage.endswith("data/demo"):
         return "make dev"
-    return " ".join([*(f"{name}='{value}'" for name, value in sorted(given.items())), "make dev"])
+    quoted = (f"{name}={shlex.quote(value)}" for name, value in sorted(given.items()))
+    return " ".join([*quoted, "make dev"])
 
 
 if __name__ == "__main__":

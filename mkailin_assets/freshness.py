@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterInstance
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
+from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
 
 from mkailin_resources.storage import Storage
 
@@ -20,8 +20,8 @@ class Freshness:
     and there are 115 MeSH branches.
     """
 
-    def __init__(self, defs: dg.Definitions, instance: DagsterInstance, storage: Storage) -> None:
-        self._graph = defs.resolve_asset_graph()
+    def __init__(self, graph: BaseAssetGraph, instance: DagsterInstance, storage: Storage) -> None:
+        self._graph = graph
         self._instance = instance
         self._storage = storage
 
@@ -48,10 +48,10 @@ class Freshness:
             return None
         began = self._began(made)
         for parent in sorted(node.parent_keys):
-            for upstream in self._partitions_read(node, parent, partition):
-                changed = self._storage.published_at(parent.to_user_string(), upstream)
+            upstream_name = parent.to_user_string()
+            for upstream, changed in self._read(node, parent, partition).items():
                 if changed is not None and changed > began:
-                    return f"{parent.to_user_string()} {upstream or ''} has changed".replace("  ", " ")
+                    return f"{upstream_name} {upstream or ''} has changed".replace("  ", " ")
         return None
 
     def _last_materialization(self, name: str, partition: str | None) -> dg.EventLogEntry | None:
@@ -64,15 +64,18 @@ class Freshness:
         step = self._instance.get_run_step_stats(made.run_id, [made.step_key] if made.step_key else None)
         return step[0].start_time if step and step[0].start_time else made.timestamp
 
-    def _partitions_read(
+    def _read(
         self, node: BaseAssetNode, parent: dg.AssetKey, partition: str | None
-    ) -> Sequence[str | None]:
-        partitions = self._graph.get(parent).partitions_def
+    ) -> dict[str | None, float | None]:
+        """When what it reads of an upstream asset was published last, by partition."""
+        name, partitions = parent.to_user_string(), self._graph.get(parent).partitions_def
         if partitions is None:
-            return [None]
+            return {None: self._storage.published_at(name, None)}
         if partition is not None and partitions == node.partitions_def:
-            return [partition]
-        return partitions.get_partition_keys(dynamic_partitions_store=self._instance)
+            return {partition: self._storage.published_at(name, partition)}
+        keys = partitions.get_partition_keys(dynamic_partitions_store=self._instance)
+        times = self._storage.partitions_published_at(name)
+        return {key: times.get(key) for key in keys}
 
 
 def _code_version(made: dg.EventLogEntry) -> str | None:

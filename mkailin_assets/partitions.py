@@ -1,5 +1,7 @@
 """The two ways the lineage is cut: by MeSH branch and by PubMed file."""
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import dagster as dg
 
 # Second-level nodes of the MeSH tree, 2024 release (facts of the U.S. National Library of Medicine).
@@ -128,3 +130,27 @@ pubmed_files = dg.DynamicPartitionsDefinition(name=PUBMED_FILES)
 
 # An input that reads every partition there is.
 ALL_PARTITIONS = dg.AssetIn(partition_mapping=dg.AllPartitionMapping())
+
+
+# Tags of a run over one partition, and over the partitions from one to another.
+PARTITION_TAG = "dagster/partition"
+RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+def branches_of_run(tags: Mapping[str, str]) -> list[str]:
+    """The branches a run with these tags is about; none for a run without partitions."""
+    first, last = (tags.get(tag, tags.get("dagster/partition")) for tag in RANGE_TAGS)
+    if first is None or last is None:
+        return []
+    order = list(MESH_BRANCH_NAMES)
+    return order[order.index(first) : order.index(last) + 1]
+
+
+def unbroken(branches: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """First and last of each row of branches that follow one another in the tree."""
+    order = list(MESH_BRANCH_NAMES)
+    places = sorted(order.index(branch) for branch in branches)
+    starts = [i for i in places if i - 1 not in places]
+    ends = [i for i in places if i + 1 not in places]
+    for start, end in zip(starts, ends, strict=True):
+        yield order[start], order[end]

@@ -1,5 +1,8 @@
 """The assets of the platform, in the order data flows."""
 
+# Materialized by hand, and by no run of the whole lineage.
+BY_HAND = ["mesh_migration", "citation_moves"]
+
 LINEAGE = [
     "mesh_release",
     "mesh_descriptors",
@@ -7,6 +10,7 @@ LINEAGE = [
     "raw_pubmed",
     "pubmed_citations",
     "current_citations",
+    "quarantined_records",
     "branch_citations",
     "retriever_checkpoint",
     "context_index",
@@ -17,6 +21,7 @@ LINEAGE = [
     "evaluated_qa",
     "training_corpus",
     "corpus_exclusions",
+    "corpus_recalls",
     "finetuned_checkpoint",
     "benchmark_report",
 ]

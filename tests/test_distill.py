@@ -13,7 +13,7 @@ import pytest
 from distillation import REPOSITORY, Distilled, distill, sample_environment
 from lineage import LINEAGE
 
-from mkailin_assets.distill import unbroken
+from mkailin_assets.partitions import unbroken
 from mkailin_resources.sample import NLM_FOLDER
 
 BRANCHES = ["C04", "C10", "F03"]
@@ -62,6 +62,7 @@ def test_another_branch_costs_that_branch_and_what_reads_all_branches(distilled:
         *BRANCH_TABLES,
         "training_corpus",
         "corpus_exclusions",
+        "corpus_recalls",
         "finetuned_checkpoint",
         "benchmark_report",
     }
