@@ -6,12 +6,13 @@ byte to the last row, after a file of ten citations was read, so that imports an
 are not in it; they are reported as `start_seconds`. The contenders run in turn, the median of the rounds
 counts. pubmed_parser is told to read qualifiers, as ours does; ours reads deletions, versions, other
 abstracts, grants, links and a hash besides. `vs_gunzip` is against decompressing and nothing else, with the
-standard library. `two_processes`: one file in each of two processes at once, in turn with one alone: how many
-times the files per second.
+standard library. Each process has one thread for polars, as a process for each core would. `two_processes`:
+one file in each of two processes at once, in turn with one alone: how many times the files per second.
 """
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -112,8 +113,9 @@ def run() -> Report:
 def _children(name: str, path: Path, processes: int) -> list[dict[str, float]]:
     """What a contender measured in each of some processes that began to read at the same time."""
     command = [sys.executable, "-m", "benchmarks.parse", name, str(path)]
+    one_thread = {**os.environ, "POLARS_MAX_THREADS": "1"}
     children = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=one_thread)
         for _ in range(processes)
     ]
     for child in children:

@@ -41,7 +41,7 @@ _MISSING_NAMED = 5  # of 115 branches the first few tell enough
 # A log of fewer rows is merged at each addition: rewriting it takes a second.
 _SMALL_LOG = 1_000_000
 _MOST_ADDED = 0.2  # of a log's rows; so merging costs a few times what is added
-_ROWS_A_GROUP = 5_000
+_ROWS_A_GROUP = 2_000
 
 
 @dataclass(frozen=True)

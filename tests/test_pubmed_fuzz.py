@@ -191,16 +191,22 @@ def test_a_citation_reads_back_equal_however_it_is_spelled(
     assert_reads_as(article_set([*plain, *spelled], spelling, root.decode()), [*rows, *rows])
 
 
-BROKEN: tuple[tuple[Callable[[Row, Spelling], str], str], ...] = (
-    (
-        lambda row, spelling: citation(row, spelling).replace("</MedlineCitation", "</Medline"),
-        "malformed XML",
-    ),
-    (lambda row, spelling: citation(row, spelling).replace("</Pubmed", "&</Pubmed"), "malformed XML"),
-    (lambda row, spelling: citation(row, spelling).replace("<Pubmed", "<Pubmede", 1), "between records"),
+def _replaced(old: str, new: str) -> Callable[[Row, Spelling], str]:
+    return lambda row, spelling: citation(row, spelling).replace(old, new, 1)
+
+
+def _saying(**fields: Any) -> Callable[[Row, Spelling], str]:
+    return lambda row, spelling: citation({**row, **fields}, spelling)
+
+
+BROKEN = (
+    (_replaced("</MedlineCitation", "</Medline"), "malformed XML"),
+    (_replaced("</Pubmed", "&</Pubmed"), "malformed XML"),
+    (_replaced("</PubmedData", ""), "malformed XML"),
+    (_replaced("<Pubmed", "<Pubmede"), "between records"),
     (lambda row, spelling: citation(row, spelling)[:-40], "malformed XML"),
-    (lambda row, spelling: citation({**row, "pmid": 0}, spelling), "the PMID is 0, not a number"),
-    (lambda row, spelling: citation({**row, "title": None, "vernacular_title": None}, spelling), "no title"),
+    (_saying(pmid=0), "the PMID is 0, not a number"),
+    (_saying(title=None, vernacular_title=None), "no title"),
 )
 
 
@@ -420,98 +426,17 @@ def test_another_reader_finds_the_same_in_all_real_files(real_data: Path) -> Non
 
 TAG = re.compile(rb"</?[A-Za-z][^<>]*>")
 INSERTED = (
-    *(
-        b"\0",
-        b"\x01",
-        b"\x0b",
-        b"\x1b",
-        b"\xff",
-        b"\xc3",
-        b"\xed\xa0\x80",
-        b"\xef\xbf\xbe",
-        b"\xf4\x90\x80\x80",
-    ),
-    *(
-        b"<!--",
-        b"-->",
-        b"<!---->",
-        b"<![CDATA[",
-        b"]]>",
-        b"<![CDATA[x]]>",
-        b"<?",
-        b"?>",
-        b"<?x?>",
-        b"<!DOCTYPE a>",
-    ),
-    *(
-        b"&",
-        b"&#0;",
-        b"&#xD800;",
-        b"&#xFFFE;",
-        b"&#1114112;",
-        b"&#x41;",
-        b"&nbsp;",
-        b"&lt",
-        b"&amp;",
-        b"&#13;",
-    ),
-    *(
-        b"<",
-        b">",
-        b"</",
-        b"/>",
-        b'"',
-        b"'",
-        b"=",
-        b"/",
-        b" ",
-        b"\r\n",
-        b"\t",
-        b"\xc2\xa0",
-        b"\xe2\x80\xa8",
-        b"\x7f",
-    ),
-    *(
-        b"<PubmedArticle>",
-        b"</PubmedArticle>",
-        b"<MedlineCitation>",
-        b"</MedlineCitation>",
-        b"<DeleteCitation>",
-    ),
-    *(
-        b"</PubmedArticleSet>",
-        b"</MedlineCitationSet>",
-        b"<PubmedBookArticle>",
-        b"<PMID>1</PMID>",
-        b"<PubmedArticle",
-    ),
-    *(
-        b"<b>",
-        b"</b>",
-        b"<i/>",
-        b"<sup>2</sup>",
-        b"<sup >3</sup>",
-        b"<b x='1'>y</b>",
-        b"<text>",
-        b"<mml:math>",
-        b"<x:y/>",
-    ),
-    *(
-        b"<math><mi>x</mi></math>",
-        b' a="1"',
-        b" a='1'",
-        b' 1a="1"',
-        b' Version="2"',
-        b' xmlns="x"',
-        b' xml:lang="&#9;"',
-    ),
-    *(
-        b"<b>" * 300,
-        b"<b>" * 220 + b"</b>" * 220,
-        b" " * 3000,
-        b"9" * 5000,
-        b"".join(b' a%d="1"' % n for n in range(14)),
-    ),
+    *(b"\0", b"\x01", b"\x0b", b"\x1b", b"\x7f", b" ", b"\t", b"\r\n", b"\xc2\xa0", b"\xe2\x80\xa8"),
+    *(b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xef\xbf\xbe", b"\xf4\x90\x80\x80"),
+    *b"<!-- --> <!----> <![CDATA[ ]]> <![CDATA[x]]> <? ?> <?x?> < > </ /> \" ' = /".split(),
+    *b"& &#0; &#xD800; &#xFFFE; &#1114112; &#x41; &nbsp; &lt &amp; &#13;".split(),
+    *b"<PubmedArticle> </PubmedArticle> <PubmedArticle <DeleteCitation> <PubmedBookArticle>".split(),
+    *b"<MedlineCitation> </MedlineCitation> </PubmedArticleSet> </MedlineCitationSet>".split(),
+    *b"<PMID>1</PMID> <b> </b> <i/> <sup>2</sup> <text> <mml:math> <x:y/>".split(),
+    *(b"<!DOCTYPE a>", b"<sup >3</sup>", b"<b x='1'>y</b>", b"<math><mi>x</mi></math>"),
+    *(b' a="1"', b" a='1'", b' 1a="1"', b' Version="2"', b' xmlns="x"', b' xml:lang="&#9;"'),
+    *(b"<b>" * 300, b"<b>" * 220 + b"</b>" * 220, b" " * 3000, b"9" * 5000),
+    b"".join(b' a%d="1"' % n for n in range(14)),
 )
 ENTITY = re.compile(rb"&[^;<&]{1,10};")
 ATTRIBUTE = re.compile(rb" \w+=\"[^<\"]*\"")
@@ -616,10 +541,11 @@ def _requote(text: bytes, _: Sequence[bytes], chance: Random) -> bytes:
 
 
 def _reattribute(text: bytes, others: Sequence[bytes], chance: Random) -> bytes:
-    """An attribute more, or one less."""
+    """An attribute more or less, or misnamed."""
     begin, end = _any(ATTRIBUTE, text, chance)
     a, b = _any(ATTRIBUTE, chance.choice((text, *others[:9])), chance)
-    return text[:begin] + chance.choice((b"", text[begin:end] * 2, text[begin:end] + text[a:b])) + text[end:]
+    old = text[begin:end]
+    return text[:begin] + chance.choice((b"", old * 2, old + text[a:b], b" 1" + old[1:])) + text[end:]
 
 
 DAMAGES = (
@@ -780,23 +706,9 @@ def unless_refused(content: bytes) -> pl.DataFrame | None:
 
 
 HOSTILE = (
-    *(
-        b"<PubmedArticle>",
-        b"<PubmedArticle",
-        b"</PubmedArticle>",
-        b"<MedlineCitation",
-        b"<MedlineCitation><PMID ",
-    ),
-    *(
-        b"<DeleteCitation>",
-        b"<PubmedBookArticle>",
-        b"<!--",
-        b"<?",
-        b"<!-- -->",
-        b"<!--<PubmedArticle>",
-        b"<!DOCTYPE",
-    ),
-    *(b"<", b"&", b"]]>", b" ", b"<b>", b"<?xml encoding", b'<a b="', b"</PubmedArticleSe"),
+    *b"<PubmedArticle> <PubmedArticle </PubmedArticle> <DeleteCitation> <PubmedBookArticle>".split(),
+    *b"<MedlineCitation </PubmedArticleSe <!-- <? <!--<PubmedArticle> <!DOCTYPE < & ]]> <b>".split(),
+    *(b" ", b"<!-- -->", b"<MedlineCitation><PMID ", b"<?xml encoding", b'<a b="'),
 )
 
 
