@@ -96,7 +96,9 @@ class Spelling:
 
     def _aside(self) -> str:
         if self.does("comments", 0.1):
-            return self.chance.choice(("<!---->", "<!-- </AbstractText> & <b -->", "<!--\n<PMID>1</PMID>-->"))
+            return self.chance.choice(
+                ("<!---->", "<!-- </AbstractText> & <b -->", "<!--\n<Language>eng</Language>-->")
+            )
         if self.does("instructions", 0.1):
             return self.chance.choice(("<?x?>", "<?x </Article> ?>"))
         return ""

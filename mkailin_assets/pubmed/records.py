@@ -62,8 +62,11 @@ def _gzip_error(file: BinaryIO) -> str:
 
 def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
     root, buffer = _after_root(stream, name)
-    tags = rb"<(" + RECORD_OF_ROOT[root] + rb"|PubmedBookArticle|DeleteCitation)(?=[\s/>])"
-    opening, boundary = re.compile(tags), re.compile(tags + rb"|</" + root + rb"\s*>")
+    tags = (RECORD_OF_ROOT[root], b"PubmedBookArticle", b"DeleteCitation")
+    opening = rb"<(%s)(?=[\s/>])" % b"|".join(tags)
+    boundary = re.compile(rb"%s|</%s\s*>" % (opening, root))
+    # A record that lacks its end tag ends where the next begins, so that the next is not lost with it.
+    ends = {tag: re.compile(rb"</%s\s*>|%s" % (tag, opening)) for tag in tags}
     at, final = 0, False
     while True:
         solid = _SOLID.search(buffer, at)
@@ -71,7 +74,7 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
         found = boundary.match(buffer, at)
         if found and not found[1]:
             break
-        end = _end(buffer, at, opening, boundary, final)
+        end = _end(buffer, at, ends[found[1]] if found else None, boundary, final)
         if end is None:
             if final:
                 raise UnreadablePubmedFile(name, f"it ends before </{root.decode()}>: the file is truncated")
@@ -80,7 +83,8 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
             chunk = stream.read(_CHUNK)
             buffer, at, final = buffer[at:] + chunk, 0, not chunk
             continue
-        if found or not buffer.startswith(tuple(_ASIDES), at):
+        # A comment is no record; but one that begins by damage may go on over whole records.
+        if not buffer.startswith(tuple(_ASIDES), at) or buffer.find(b"<PMID", at, end) >= 0:
             yield found[1] if found else b"", buffer[at:end]
         at = end
     # Read on to the end: gzip verifies its checksum there.
@@ -92,22 +96,17 @@ def _records(stream: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _end(
-    buffer: bytes, at: int, opening: re.Pattern[bytes], boundary: re.Pattern[bytes], final: bool
+    buffer: bytes, at: int, record_end: re.Pattern[bytes] | None, boundary: re.Pattern[bytes], final: bool
 ) -> int | None:
-    """Where that which starts at `at` ends; None while the buffer does not say.
-
-    A record that lacks its end tag is cut where the next begins, so that the next is not lost with it.
-    """
-    for begin, close in _ASIDES.items():
-        if buffer.startswith(begin, at):
-            end = buffer.find(close, at + len(begin))
-            return None if end < 0 else end + len(close)
-    if record := opening.match(buffer, at):
-        following, close = opening.search(buffer, at + 1), b"</" + record[1] + b">"
-        end = buffer.find(close, at, following.start() if following else len(buffer))
-        if end >= 0:
-            return end + len(close)
-        if not following and not final:
+    """Where that which starts at `at` ends; None while the buffer does not say."""
+    for opening, closing in _ASIDES.items():
+        if buffer.startswith(opening, at):
+            end = buffer.find(closing, at + len(opening))
+            return None if end < 0 else end + len(closing)
+    if record_end:
+        if found := record_end.search(buffer, at + 1):
+            return found.start() if found[1] else found.end()
+        if not final:
             return None
     next_one = boundary.search(buffer, at + 1)
     return next_one.start() if next_one else None
