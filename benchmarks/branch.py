@@ -1,6 +1,6 @@
 """The citations of many branches in one pass: memory when the corpus grows tenfold.
 
-`branch_citations` of 35 branches is materialized through Dagster, in a process of its own, over 50,000 and
+`branch_citations` of 39 branches is materialized through Dagster, in a process of its own, over 50,000 and
 over 500,000 citations with all their text, and once for one branch alone. Memory is the peak of the process.
 """
 

@@ -89,15 +89,14 @@ jobs = [
     mesh_migration_job,
     pubmed_file_job,
     resolve_job,
+    daily_job,
     branch_text_job,
     distill_branch_job,
     learn_job,
 ]
 
 
-def daily(
-    schedule: str, follows_nlm: bool = True
-) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
+def daily(schedule: str, follows_nlm: bool) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:
     """What keeps up with PubMed by itself; `schedule` says when (cron), empty for never.
 
     A sensor fetches and parses each new file; at the time of the schedule the state of every citation,

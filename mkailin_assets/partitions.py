@@ -139,7 +139,7 @@ RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_ra
 
 def branches_of_run(tags: Mapping[str, str]) -> list[str]:
     """The branches a run with these tags is about; none for a run without partitions."""
-    first, last = (tags.get(tag, tags.get("dagster/partition")) for tag in RANGE_TAGS)
+    first, last = (tags.get(tag, tags.get(PARTITION_TAG)) for tag in RANGE_TAGS)
     if first is None or last is None:
         return []
     order = list(MESH_BRANCH_NAMES)

@@ -36,6 +36,7 @@ from pydantic import Field
 
 from mkailin_resources.nlm import FetchedFile, NlmError, TryAgain, digests, locked, patiently, told_to_wait
 from mkailin_resources.storage import Storage
+from mkailin_resources.untrusted_xml import PARSER
 
 EUTILS_URL = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils"
 API_KEY_VARIABLE = "NCBI_API_KEY"
@@ -60,16 +61,6 @@ _SEARCHES = 4  # a history lives for hours, a slice takes minutes
 _SAID = 200  # characters of an error reply that are told
 _SEARCH_FILE = "search.json"
 _KEPT_S = 24 * 3600  # older batches of a killed fetch may not be what the query finds now
-
-# Loads no DTD, resolves no entity, opens no file or address.
-_PARSER = etree.XMLParser(
-    resolve_entities=False,
-    load_dtd=False,
-    no_network=True,
-    remove_comments=True,
-    remove_pis=True,
-    collect_ids=False,
-)
 
 
 @dataclass(frozen=True)
@@ -461,7 +452,7 @@ def _error_text(body: bytes) -> str:
 
 def _parsed(body: bytes) -> etree._Element | None:
     try:
-        return etree.fromstring(body, _PARSER)
+        return etree.fromstring(body, PARSER)
     except etree.XMLSyntaxError:
         return None
 

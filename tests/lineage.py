@@ -25,3 +25,13 @@ LINEAGE = [
     "finetuned_checkpoint",
     "benchmark_report",
 ]
+
+# Those of them that are partitioned by MeSH branch.
+BRANCH_TABLES = [
+    "branch_citations",
+    "candidate_questions",
+    "candidate_contexts",
+    "cold_start_preferences",
+    "generated_qa",
+    "evaluated_qa",
+]

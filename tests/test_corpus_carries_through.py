@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from lineage import BRANCH_TABLES
 
 from mkailin_assets.definitions import definitions
 from mkailin_assets.distill import Distillation
@@ -18,14 +19,6 @@ BRANCHES = ("C04", "C06", "F03")  # the sample's update leaves C06 alone
 UPDATE = "pubmed26n0003"
 FILES = ("pubmed26n0001", "pubmed26n0002", UPDATE)
 TRAINED = ("finetuned_checkpoint", "benchmark_report")
-OF_BRANCHES = (
-    "branch_citations",
-    "candidate_questions",
-    "candidate_contexts",
-    "cold_start_preferences",
-    "generated_qa",
-    "evaluated_qa",
-)
 
 
 class UpToTheCorpus(Distillation):
@@ -35,7 +28,7 @@ class UpToTheCorpus(Distillation):
 
     def _assets_of(self, job: str) -> list[str]:
         wanted = [name for name in super()._assets_of(job) if name not in TRAINED]
-        return [] if self.corpus_alone and set(wanted) <= set(OF_BRANCHES) else wanted
+        return [] if self.corpus_alone and set(wanted) <= set(BRANCH_TABLES) else wanted
 
     def _gather_branches(self, branches: Sequence[str]) -> None:
         if not self.corpus_alone:
@@ -115,7 +108,7 @@ def test_the_update_revises_retracts_deletes_and_adds(states: States) -> None:
     assert len(states.touched()) == 13
 
 
-@pytest.mark.parametrize("asset", OF_BRANCHES)
+@pytest.mark.parametrize("asset", BRANCH_TABLES)
 def test_rows_of_untouched_citations_are_the_same_to_the_byte(states: States, asset: str) -> None:
     touched = pl.Series(sorted(states.touched())).implode()
     read = pl.col("contexts").list.eval(pl.element().struct.field("pmid").is_in(touched)).list.any()

@@ -11,20 +11,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 from distillation import REPOSITORY, Distilled, distill, sample_environment
-from lineage import LINEAGE
+from lineage import BRANCH_TABLES, LINEAGE
 
 from mkailin_assets.partitions import unbroken
 from mkailin_resources.sample import NLM_FOLDER
 
 BRANCHES = ["C04", "C10", "F03"]
-BRANCH_TABLES = [
-    "branch_citations",
-    "candidate_questions",
-    "candidate_contexts",
-    "cold_start_preferences",
-    "generated_qa",
-    "evaluated_qa",
-]
 
 
 def test_every_table_of_the_lineage_can_be_read_with_polars(distilled: Distilled) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ import polars as pl
 import pytest
 from Bio import Entrez
 from lxml import etree
+from servers import serving
 
 from mkailin_assets.distill import register_files
 from mkailin_assets.partitions import PUBMED_FILES
@@ -175,16 +176,9 @@ def entrez_server(records: list[Record]) -> Iterator[EntrezServer]:
     class Handler(_Handler):
         server_of = served
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}/entrez/eutils"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(Handler) as address:
+        served.url = f"{address}/entrez/eutils"
         yield served
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def too_many(handler: _Handler) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 from mkailin_assets.mesh.assets import mesh_descriptors, mesh_information_content, mesh_release
 from mkailin_assets.mesh.descriptors import read_tree_file, tree_differences, unpacked
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
+from mkailin_assets.metadata import share_at_most
 from mkailin_assets.partitions import MESH_BRANCH_NAMES
 from mkailin_resources.nlm import NlmError, NlmServers
 from mkailin_resources.storage import Storage
@@ -171,13 +172,8 @@ def few_citations_move(citation_moves: pl.DataFrame, storage: Storage) -> dg.Ass
     states = storage.scan_table("current_citations")
     current = pl.LazyFrame() if states is None else states.filter(pl.col("state") == "current")
     citations = current.select(pl.len()).collect().item()
-    share = citation_moves.height / max(citations, 1)
-    return dg.AssetCheckResult(
-        passed=share <= _USUAL_SHARE_MOVING,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=f"{citation_moves.height} of {citations} current citations move, or begin or end waiting",
-        metadata={"moves": citation_moves.height, "share": share},
-    )
+    moves = "current citations move, or begin or end waiting"
+    return share_at_most(citation_moves.height, citations, _USUAL_SHARE_MOVING, moves)
 
 
 def _nothing_in(

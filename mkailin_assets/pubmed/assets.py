@@ -82,10 +82,8 @@ def current_citations(
     Files that are new since the last time are added; where an earlier one changed or went, all are read.
     """
     started = time.monotonic()
-    mesh, parsed = (
-        storage.published_at("mesh_descriptors", None),
-        storage.partitions_published_at("pubmed_citations"),
-    )
+    mesh = storage.published_at("mesh_descriptors", None)
+    parsed = storage.partitions_published_at("pubmed_citations")
     present = {key: f"{parsed.get(key)} {mesh} {RULES}" for key in pubmed_citations}
     resolved = storage.log_sources("current_citations")
     changed, is_whole = changed_files(present, resolved)

@@ -13,9 +13,10 @@ import polars as pl
 from lxml import etree
 
 from mkailin_assets.pubmed.columns import citation_columns
-from mkailin_assets.pubmed.elements import PARSER, plainly
+from mkailin_assets.pubmed.elements import plainly
 from mkailin_assets.pubmed.records import RECORD_OF_ROOT, records
 from mkailin_assets.pubmed.tables import PubmedRecord, pubmed_records
+from mkailin_resources.untrusted_xml import PARSER
 
 # Bytes of records that are read at a time: some thousand citations, or more of what is no citation.
 _BLOCK = 8 << 20

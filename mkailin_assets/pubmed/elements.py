@@ -9,16 +9,8 @@ import polars as pl
 from lxml import etree
 
 from mkailin_assets.pubmed.markup import readable
+from mkailin_resources.untrusted_xml import PARSER
 
-# Loads no DTD, resolves no entity, opens no file or address.
-PARSER = etree.XMLParser(
-    resolve_entities=False,
-    load_dtd=False,
-    no_network=True,
-    remove_comments=True,
-    remove_pis=True,
-    collect_ids=False,
-)
 _ANY = "*"
 # UTF-8, but no characters of XML; the scanner finds those below the blank.
 _NO_CHARACTERS = re.compile(b"\xef\xbf[\xbe\xbf]")
