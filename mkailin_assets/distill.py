@@ -20,10 +20,12 @@ from rich.table import Table
 
 from mkailin_assets import automation
 from mkailin_assets.freshness import Freshness
+from mkailin_assets.gpu import set_pool_limit
 from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAGS, unbroken
 from mkailin_assets.progress import console
+from mkailin_resources.models.interface import ModelUnavailable
 from mkailin_resources.nlm import NlmError, NlmServers
-from mkailin_resources.profiles import InvalidSetting, Settings, entrez_query
+from mkailin_resources.profiles import InvalidSetting, Settings, agents, entrez_query
 from mkailin_resources.storage import Storage
 
 ANSWERS_SHOWN = 3
@@ -179,6 +181,12 @@ def register_files(instance: DagsterInstance, settings: Settings) -> list[str]:
     return keys
 
 
+def set_up(instance: DagsterInstance, settings: Settings) -> None:
+    """What each start begins with: the limit of the pool `gpu`, and an end to runs that were killed."""
+    set_pool_limit(instance, settings.gpu_runs)
+    close_killed_runs(instance)
+
+
 def close_killed_runs(instance: DagsterInstance) -> None:
     """Mark runs whose process is gone as failed: else they show as running and hold their place for ever.
 
@@ -190,6 +198,7 @@ def close_killed_runs(instance: DagsterInstance) -> None:
         pid = _pid(instance, run.run_id)
         if pid is not None and not _alive(pid, record.update_timestamp.timestamp()):
             instance.report_run_failed(run, "The process was killed; what it had published is kept.")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _pid(instance: DagsterInstance, run_id: str) -> int | None:
@@ -240,7 +249,7 @@ def main() -> int:
 
 def _register(settings: Settings) -> int:
     with DagsterInstance.get() as instance:
-        close_killed_runs(instance)
+        set_up(instance, settings)
         try:
             files = register_files(instance, settings)
         except NlmError as error:
@@ -254,8 +263,14 @@ def _distill(settings: Settings) -> int:
     from mkailin_assets.definitions import defs
 
     began = time.monotonic()
+    try:
+        for model in agents(settings).values():
+            model.check()
+    except ModelUnavailable as error:
+        say(error, "red")
+        return 2
     with DagsterInstance.get() as instance:
-        close_killed_runs(instance)
+        set_up(instance, settings)
         distillation = Distillation(defs, instance, settings)
         try:
             distillation.run(register_files(instance, settings))

@@ -10,17 +10,32 @@ from typing import Any
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings import EncoderSettings
 from mkailin_resources.eutils import EUTILS_URL, EntrezQuery
+from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
+from mkailin_resources.models.endpoint import Endpoint
 from mkailin_resources.models.extractive.agents import (
     ConclusionAnswerer,
     ConclusionQuestioner,
     StatementTitleQuestioner,
 )
+from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.models.language_model import LanguageModel
+from mkailin_resources.models.model_name import ModelName
+from mkailin_resources.models.prompted import PromptedGenerator
+from mkailin_resources.models.prompting import PromptFile
+from mkailin_resources.models.transformers_model import TransformersModel
+from mkailin_resources.models.vllm_model import VllmModel
 from mkailin_resources.nlm import NlmServers
 from mkailin_resources.sample import NLM_FOLDER, PUBMEDQA_FILE
 from mkailin_resources.storage import ParquetTables, Storage
 
 MESH_YEAR = 2026
+# The agents that models serve, by the key of the resource: the prompt of each.
+PROMPTS = {
+    "domain_model": "question_domain",
+    "general_model": "question_general",
+    "answer_model": "answer",
+}
 # Names that stand for an address; an empty one is NLM's own two servers.
 NLM_URLS = {"nlm": "", "sample": str(NLM_FOLDER)}
 
@@ -45,6 +60,14 @@ class Settings:
     pubmed_query: str
     eutils_url: str
     email: str
+    models: Mapping[str, ModelName]
+    endpoint: str
+    concurrency: int
+    temperature: float
+    input_characters: int
+    gpu_runs: int
+    max_failed_share: float
+    prices: Mapping[str, tuple[float, float]]
 
     @property
     def follows_nlm(self) -> bool:
@@ -62,9 +85,23 @@ class Settings:
         year = value("MESH_YEAR", str(MESH_YEAR))
         if not re.fullmatch(r"\d{4}", year):
             raise InvalidSetting(f"MKAILIN_MESH_YEAR is {year!r}; set it to a year, such as {MESH_YEAR}")
+
+        def number(name: str, default: float, least: float, most: float) -> float:
+            given = value(name, str(default))
+            try:
+                read = float(given)
+            except ValueError:
+                read = float("nan")
+            if not least <= read <= most:
+                raise InvalidSetting(
+                    f"MKAILIN_{name} is {given!r}; set it to a number from {least:g} to {most:g}"
+                )
+            return read
+
         profile = value("PROFILE", "embedded")
         if profile not in PROFILES:
             raise InvalidSetting(f"MKAILIN_PROFILE is {profile!r}; the profiles are: {', '.join(PROFILES)}")
+        common = value("MODEL", DEFAULT_MODELS.get(profile, ""))
         return cls(
             profile=profile,
             storage=value("STORAGE", str(Path("data") / "pubmed")),
@@ -78,6 +115,17 @@ class Settings:
             pubmed_query=value("PUBMED_QUERY"),
             eutils_url=value("EUTILS_URL", EUTILS_URL),
             email=value("EMAIL") or environment.get("NCBI_EMAIL", "").strip(),
+            models={agent: _model_name(agent.upper(), value(agent.upper(), common)) for agent in PROMPTS}
+            if common
+            else {},
+            endpoint=_endpoint(value("ENDPOINT")),
+            concurrency=int(number("CONCURRENCY", 64, 1, 4096)),
+            temperature=number("TEMPERATURE", 0, 0, 2),
+            input_characters=int(number("INPUT_CHARACTERS", 24_000, 500, 10_000_000)),
+            # Rules need no GPU: they run beside one another as all else does.
+            gpu_runs=int(number("GPU_RUNS", 1 if common else 2, 1, 1_000)),
+            max_failed_share=number("MAX_FAILED_SHARE", 0.2, 0, 1),
+            prices=_prices(value("PRICES")),
         )
 
 
@@ -94,8 +142,18 @@ def resources(settings: Settings) -> dict[str, Any]:
         "encoder": EncoderSettings(name=settings.encoder),
         "context_store": ContextStore(storage=storage),
         "benchmarks": BenchmarkFiles(pubmedqa=settings.pubmedqa),
-        **PROFILES[settings.profile](),
+        "generation": Generation(
+            storage=storage,
+            max_failed_share=settings.max_failed_share,
+            prices={name: list(prices) for name, prices in settings.prices.items()},
+        ),
+        **agents(settings),
     }
+
+
+def agents(settings: Settings) -> dict[str, TextGenerator]:
+    """The generators of questions and answers, by the key of their resource."""
+    return PROFILES[settings.profile](settings)
 
 
 def entrez_query(settings: Settings) -> EntrezQuery:
@@ -103,7 +161,7 @@ def entrez_query(settings: Settings) -> EntrezQuery:
     return EntrezQuery(query=settings.pubmed_query, url=settings.eutils_url, email=settings.email)
 
 
-def embedded() -> dict[str, Any]:
+def embedded(settings: Settings) -> dict[str, TextGenerator]:
     """Extractive agents: no model weights, no network."""
     return {
         "domain_model": StatementTitleQuestioner(),
@@ -112,4 +170,80 @@ def embedded() -> dict[str, Any]:
     }
 
 
-PROFILES: dict[str, Callable[[], dict[str, Any]]] = {"embedded": embedded}
+def local(settings: Settings) -> dict[str, TextGenerator]:
+    """Models on this machine through transformers, on its GPU if it has one; or an endpoint."""
+    return _agents(settings, lambda name: TransformersModel(model=name))
+
+
+def gpu(settings: Settings) -> dict[str, TextGenerator]:
+    """Models on this machine's GPU through vLLM; or an endpoint, such as a vLLM server."""
+    adapters = {
+        name.name: tuple(sorted({other.adapter for other in settings.models.values() if other.adapter}))
+        for name in settings.models.values()
+    }
+    return _agents(settings, lambda name: VllmModel(model=name, adapters=adapters[name.name]))
+
+
+def _agents(settings: Settings, engine: Callable[[ModelName], LanguageModel]) -> dict[str, TextGenerator]:
+    """The three agents, each its model under its prompt; an endpoint goes before the profile's engine."""
+    return {
+        agent: PromptedGenerator(
+            model=_served(name, settings) if settings.endpoint else engine(name),
+            prompt=PromptFile.load(PROMPTS[agent]),
+            temperature=settings.temperature,
+            max_characters=settings.input_characters,
+        )
+        for agent, name in settings.models.items()
+    }
+
+
+def _served(name: ModelName, settings: Settings) -> Endpoint:
+    return Endpoint(model=name, url=settings.endpoint, concurrency=settings.concurrency, api_key=_api_key)
+
+
+def _api_key() -> str:
+    """Read when a request is made, so that no setting, log or page can show it."""
+    return os.environ.get("MKAILIN_API_KEY", "").strip()
+
+
+def _model_name(variable: str, text: str) -> ModelName:
+    try:
+        return ModelName.parse(text)
+    except ValueError as error:
+        raise InvalidSetting(f"MKAILIN_{variable}: {error}") from error
+
+
+def _endpoint(url: str) -> str:
+    if url and not re.fullmatch(r"https?://[^\s@]+", url):
+        raise InvalidSetting(
+            f"MKAILIN_ENDPOINT is {url.rpartition('@')[2]!r}; set it to a URL such as "
+            "http://127.0.0.1:8000/v1, and the key, if it needs one, to MKAILIN_API_KEY"
+        )
+    return url.rstrip("/")
+
+
+def _prices(text: str) -> dict[str, tuple[float, float]]:
+    """`MODEL=IN/OUT` for each model: prices of a million tokens read and a million written."""
+    prices = {}
+    for part in text.split():
+        name, _, price = part.rpartition("=")
+        try:
+            per_million = tuple(float(number) for number in price.split("/"))
+        except ValueError:
+            per_million = ()
+        if not name or len(per_million) != 2 or min(per_million) < 0:
+            raise InvalidSetting(
+                f"MKAILIN_PRICES has {part!r}; write MODEL=IN/OUT for each model, such as "
+                "my-model=0.15/0.60: what a million tokens read and a million tokens written cost"
+            )
+        prices[name] = (per_million[0], per_million[1])
+    return prices
+
+
+PROFILES: dict[str, Callable[[Settings], dict[str, TextGenerator]]] = {
+    "embedded": embedded,
+    "local": local,
+    "gpu": gpu,
+}
+# Open models whose licence lets their outputs train others.
+DEFAULT_MODELS = {"local": "Qwen/Qwen2.5-1.5B-Instruct", "gpu": "Qwen/Qwen2.5-7B-Instruct"}

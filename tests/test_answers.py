@@ -1,12 +1,11 @@
 """Generated pairs: every citation has a row, and an answer rests on what it was given."""
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 import pytest
+from asking import Writer, says, unpaid
 
 from mkailin_assets.corpus.answers import NO_PREFERENCE, generated_qa
 from mkailin_assets.corpus.tables import GeneratedQA
@@ -14,12 +13,7 @@ from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_resources.models.extractive import ConclusionAnswerer
-from mkailin_resources.models.interface import (
-    GenerationRequest,
-    GenerationResult,
-    GeneratorFault,
-    TextGenerator,
-)
+from mkailin_resources.models.interface import GeneratorFault, TextGenerator
 
 QUESTION = "Does willow tea reduce fever?"
 BODY = "We gave willow tea to 40 adults. Fever fell by one degree with willow tea."
@@ -82,22 +76,9 @@ def generate(
         found,
         answerer,
         "C23",
+        unpaid,
     )
     return GeneratedQA.validate(made).row(0, named=True)
-
-
-@dataclass
-class Scripted:
-    """An answerer that gives one text, or nothing."""
-
-    text: str | None
-    name: str = "scripted"
-    prompt_version: str = "7"
-
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        for request in requests:
-            if self.text is not None:
-                yield GenerationResult(request.key, text=self.text)
 
 
 def answer(**changes: Any) -> str:
@@ -150,17 +131,18 @@ def test_a_context_whose_text_is_gone_is_left_out() -> None:
     ],
 )
 def test_an_invalid_answer_is_a_failure_with_its_text(text: str, reason: str) -> None:
-    row = generate(Scripted(text))
+    row = generate(Writer(says(text)))
     assert row["long_answer"] is None
+    assert row["refused_text"] == text
     assert reason in row["failure"]
 
 
 def test_evidence_may_come_from_a_context_in_other_white_space_and_case() -> None:
-    row = generate(Scripted(answer(evidence=["willow  bark\nholds SALICIN."])))
+    row = generate(Writer(says(answer(evidence=["willow  bark\nholds SALICIN."]))))
     assert row["failure"] is None
     assert row["evidence"] == ["willow bark holds SALICIN."]
 
 
 def test_an_answerer_that_leaves_a_request_without_result_is_an_error() -> None:
     with pytest.raises(GeneratorFault, match="scripted left 1 of 1"):
-        generate(Scripted(None))
+        generate(Writer(lambda _: None))

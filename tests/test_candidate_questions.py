@@ -2,19 +2,23 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
+from asking import Writer, says, unpaid
 
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions import checks
 from mkailin_assets.questions.assets import candidate_questions as candidate_questions_asset
 from mkailin_assets.questions.candidates import NO_ABSTRACT, candidate_questions
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
+from mkailin_resources.generation import Generation
 from mkailin_resources.models.extractive import ConclusionQuestioner, StatementTitleQuestioner
 from mkailin_resources.models.interface import GenerationRequest, GenerationResult, GeneratorFault
+from mkailin_resources.storage import Storage
 
 AGENTS = {"domain": StatementTitleQuestioner(), "general": ConclusionQuestioner()}
 
@@ -47,12 +51,10 @@ def citations(*rows: dict[str, Any]) -> pl.DataFrame:
 
 
 @dataclass
-class Scripted:
+class Scripted(Writer):
     """A generator that gives, for any requests, exactly these results."""
 
-    results: list[GenerationResult]
-    name: str = "scripted"
-    prompt_version: str = "1"
+    results: tuple[GenerationResult, ...] = ()
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
         assert list(requests)
@@ -61,11 +63,13 @@ class Scripted:
 
 def asked(*results: GenerationResult, pmids: tuple[int, ...] = (1,)) -> pl.DataFrame:
     rows = citations(*(citation(pmid) for pmid in pmids))
-    return CandidateQuestion.validate(candidate_questions(rows, {"domain": Scripted(list(results))}, "C23"))
+    return CandidateQuestion.validate(
+        candidate_questions(rows, {"domain": Scripted(says(""), results=results)}, "C23", unpaid)
+    )
 
 
 def test_each_citation_has_a_row_of_each_generator() -> None:
-    made = candidate_questions(citations(citation(1), citation(2)), AGENTS, "C23")
+    made = candidate_questions(citations(citation(1), citation(2)), AGENTS, "C23", unpaid)
     assert CandidateQuestion.validate(made).select("pmid", "role").rows() == [
         (1, "domain"),
         (1, "general"),
@@ -78,7 +82,7 @@ def test_each_citation_has_a_row_of_each_generator() -> None:
 
 
 def test_a_citation_without_abstract_is_a_failure_and_not_asked() -> None:
-    made = candidate_questions(citations(citation(1, abstract=[], title=None)), AGENTS, "C23")
+    made = candidate_questions(citations(citation(1, abstract=[], title=None)), AGENTS, "C23", unpaid)
     assert made["failure"].to_list() == [NO_ABSTRACT, NO_ABSTRACT]
 
 
@@ -126,28 +130,29 @@ def test_questions_are_kept_on_one_line_in_composed_characters() -> None:
 
 
 def test_a_branch_without_citations_gives_an_empty_table() -> None:
-    made = candidate_questions(citations(), AGENTS, "C23")
+    made = candidate_questions(citations(), AGENTS, "C23", unpaid)
     assert CandidateQuestion.validate(made).is_empty()
 
 
 def test_the_fingerprint_follows_the_text_and_not_the_pmid() -> None:
     same = citation(2, title=citation(1)["title"])
-    made = candidate_questions(citations(citation(1), same, citation(3)), AGENTS, "C23")
+    made = candidate_questions(citations(citation(1), same, citation(3)), AGENTS, "C23", unpaid)
     domain = made.filter(pl.col("role") == "domain")["fingerprint"].to_list()
     assert domain[0] == domain[1] != domain[2]
 
 
-def test_the_asset_reports_questions_and_reasons() -> None:
+def test_the_asset_reports_questions_and_reasons(tmp_path: Path) -> None:
     context = dg.build_asset_context(partition_key="C23")
     rows = citations(citation(1), citation(2, abstract=[]))
-    output = candidate_questions_asset(context, rows, AGENTS["domain"], AGENTS["general"])
+    generation = Generation(storage=Storage(root=str(tmp_path)))
+    output = candidate_questions_asset(context, rows, AGENTS["domain"], AGENTS["general"], generation)
     assert output.metadata["citations"].value == 2
     assert output.metadata["questions_by_role"].value == {"domain": 1, "general": 1}
     assert output.metadata["failures"].value == {NO_ABSTRACT: 2}
     assert output.value.height == 4
 
 
-QUESTIONS = candidate_questions(citations(citation(1), citation(2), citation(3)), AGENTS, "C23")
+QUESTIONS = candidate_questions(citations(citation(1), citation(2), citation(3)), AGENTS, "C23", unpaid)
 
 
 def test_a_citation_that_was_not_asked_fails_the_check() -> None:

@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
+from asking import Writer, unpaid
 from tiny_corpus import CONDITIONS, SUBSTANCES, training_examples
 
 from mkailin_assets.evaluation import checks
@@ -273,25 +273,18 @@ def test_a_question_is_asked_as_the_corpus_asks_it() -> None:
     assert "Context" not in chat(item, "question_only")[0][0]["content"]
 
 
-class Recorder:
-    """A generator that answers yes where it is shown an abstract, and keeps what it was asked."""
+def recorder() -> Writer:
+    """Answers with and without a decision and with no answer, in turn, where it is shown an abstract."""
+    answer = Answer(long_answer="It does.", decision="yes", evidence=["It does."])
+    undecided = answer.model_copy(update={"decision": None})
+    texts = [answer.model_dump_json(), undecided.model_dump_json(), "no JSON"]
 
-    name = "recorder"
-    prompt_version = "1"
+    def write(request: GenerationRequest) -> GenerationResult:
+        if not request.document.sections:
+            return GenerationResult(request.key, failure="there is no abstract")
+        return GenerationResult(request.key, text=texts[int(request.key) % 91000001 % 3])
 
-    def __init__(self) -> None:
-        self.asked: list[GenerationRequest] = []
-
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        self.asked = list(requests)
-        answer = Answer(long_answer="It does.", decision="yes", evidence=["It does."])
-        undecided = answer.model_copy(update={"decision": None})
-        texts = [answer.model_dump_json(), undecided.model_dump_json(), "no JSON"]
-        for request, text in zip(self.asked, texts, strict=False):
-            if request.document.sections:
-                yield GenerationResult(request.key, text=text)
-            else:
-                yield GenerationResult(request.key, failure="there is no abstract")
+    return Writer(write)
 
 
 def _item(pmid: int = 91000001, **other: Any) -> PubMedQAItem:
@@ -299,29 +292,28 @@ def _item(pmid: int = 91000001, **other: Any) -> PubMedQAItem:
 
 
 def test_what_a_generator_leaves_open_counts_as_maybe_and_is_told() -> None:
-    items = [_item(91000001 + index) for index in range(4)]
-    found = predict_with_generator(Recorder(), items, "reasoning_required")
-    assert found.decisions == ["yes", "maybe", "maybe", "maybe"]
-    assert list(found.failures) == [91000002, 91000003, 91000004]
+    items = [_item(91000001 + index) for index in range(3)]
+    found = predict_with_generator(recorder(), items, "reasoning_required", unpaid)
+    assert found.decisions == ["yes", "maybe", "maybe"]
+    assert list(found.failures) == [91000002, 91000003]
     assert found.failures[91000002] == "the answer has no decision"
     assert found.failures[91000003].startswith("not an answer")
-    assert found.failures[91000004] == "the generator gave no result"
 
 
 def test_a_generator_is_shown_the_abstract_and_never_the_long_answer() -> None:
-    recorder = Recorder()
-    predict_with_generator(recorder, [_item()], "reasoning_required")
-    [request] = recorder.asked
+    asked = recorder()
+    predict_with_generator(asked, [_item()], "reasoning_required", unpaid)
+    [request] = asked.asked
     assert [section.label for section in request.document.sections] == ["METHODS", "RESULTS"]
     assert request.question == "Does amarin relieve pain?"
     assert "no better than placebo" not in str(request)
-    predict_with_generator(recorder, [_item()], "question_only")
-    assert recorder.asked[0].document.sections == ()
+    predict_with_generator(asked, [_item()], "question_only", unpaid)
+    assert asked.asked[1].document.sections == ()
 
 
 def test_who_answers_nothing_has_no_score(benchmark_file: Path) -> None:
     benchmark = read_pubmedqa(benchmark_file)
-    silent = predict_with_generator(Recorder(), benchmark.items, "question_only")
+    silent = predict_with_generator(recorder(), benchmark.items, "question_only", unpaid)
     assert score(benchmark, [silent]).is_empty()
 
 
@@ -352,6 +344,7 @@ def materialized(
             "io_manager": ParquetTables(storage=storage),
             "benchmarks": BenchmarkFiles(pubmedqa=str(benchmark_file)),
             "answer_model": ConclusionAnswerer(),
+            "generation": Generation(storage=storage),
         },
     )
     return run, root

@@ -14,7 +14,6 @@ from mkailin_resources.models.interface import (
     GenerationRequest,
     GenerationResult,
     Section,
-    generate_all,
 )
 
 QUESTION = "Does balance training reduce falls in older adults?"
@@ -110,7 +109,7 @@ def test_decisions_agree_with_the_experts_of_pubmedqa_well_above_the_majority(re
         )
         for pmid, item in items.items()
     ]
-    results = generate_all(ConclusionAnswerer(), requests)
+    results = {result.key: result for result in ConclusionAnswerer().generate(requests)}
     gold = [items[request.key]["final_decision"] for request in requests]
     ours = [parsed(results[request.key]).decision or "none" for request in requests]
     assert len(gold) == 500

@@ -10,15 +10,9 @@ from pydantic import ValidationError
 
 from mkailin_assets.corpus.tables import GeneratedQA
 from mkailin_assets.questions.candidates import document_of, excerpt, normalised
-from mkailin_resources.models.interface import (
-    Answer,
-    Document,
-    GenerationRequest,
-    GenerationResult,
-    TextGenerator,
-    fingerprint,
-    generate_all,
-)
+from mkailin_resources.generation import Ask, Reply
+from mkailin_resources.models.interface import Answer, Document, GenerationRequest, TextGenerator
+from mkailin_resources.models.prompting import visible
 
 NO_QUESTION = "no question to answer"
 NO_PREFERENCE = "no preference was computed for the citation: materialize cold_start_preferences again"
@@ -32,22 +26,23 @@ def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
     context_texts: pl.DataFrame,
     answerer: TextGenerator,
     branch: str,
+    ask: Ask,
 ) -> pl.DataFrame:
     """A `GeneratedQA` row for each citation, in the order of `citations` (BranchCitation).
 
     Takes ColdStartPreference, CandidateQuestion, CandidateContexts, and the texts (pmid, title, text)
     of the citations found; a context whose text is gone is left out. An answer must be the JSON of
-    `Answer` and rest on sentences of the citation or its contexts, else the row says why not. Raises
-    `GeneratorFault` when the answerer leaves a request without result.
+    `Answer` and rest on sentences of the citation or its contexts, else the row says why not. Raises what
+    `ask` raises.
     """
     sources = _sources(preferences, candidates, contexts, citations)
     texts = {row["pmid"]: row for row in context_texts.select("pmid", "title", "text").to_dicts()}
     for source in sources:
         source["contexts"] = list(_contexts_with_text(source["contexts"] or [], texts))
     requests = [_request(source) if source["question"] else None for source in sources]
-    results = generate_all(answerer, [request for request in requests if request])
+    replies = ask(answerer, [request for request in requests if request], answer_fault)
     rows = [
-        _row(source, request, results.get(str(source["pmid"])), answerer, branch)
+        _row(source, request, replies.get(str(source["pmid"])), answerer, branch)
         for source, request in zip(sources, requests, strict=True)
     ]
     return pl.DataFrame(rows, schema=GeneratedQA.create_empty().schema)
@@ -114,13 +109,13 @@ def _request(source: Mapping[str, Any]) -> GenerationRequest:
 def _row(
     source: Mapping[str, Any],
     request: GenerationRequest | None,
-    result: GenerationResult | None,
+    reply: Reply | None,
     answerer: TextGenerator,
     branch: str,
 ) -> dict[str, Any]:
     answer, failure = None, None
-    if request and result:
-        answer, failure = _answer(request, result)
+    if request and reply:
+        answer, failure = reply.text and Answer.model_validate_json(reply.text), reply.failure
     elif source["preferred"] is None:
         failure = NO_PREFERENCE
     else:
@@ -141,32 +136,31 @@ def _row(
         "evidence": [normalised(sentence) for sentence in answer.evidence] if answer else [],
         "answerer": answerer.name,
         "prompt_version": answerer.prompt_version,
-        "fingerprint": fingerprint(answerer, request) if request else None,
+        "fingerprint": reply.fingerprint if reply else None,
         "failure": failure,
+        "refused_text": reply.refused if reply else None,
     }
 
 
-def _answer(request: GenerationRequest, result: GenerationResult) -> tuple[Answer | None, str | None]:
-    """The answer, or why the result is none."""
-    if result.text is None:
-        return None, result.failure
+def answer_fault(request: GenerationRequest, text: str) -> str | None:
+    """Why a text is no answer to the request that rests on what was given; None when it is one."""
     try:
-        answer = Answer.model_validate_json(result.text)
+        answer = Answer.model_validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"]) or "the text"
-        return None, f"not the JSON of an answer ({where}: {fault['msg']}): {excerpt(result.text)}"
+        return f"not the JSON of an answer ({where}: {fault['msg']}): {excerpt(text)}"
     if not normalised(answer.long_answer):
-        return None, f"the long answer is blank: {excerpt(result.text)}"
+        return f"the long answer is blank: {excerpt(text)}"
     given = _bare(" ".join([request.document.title, *(s.text for s in request.document.sections)]))
     places = [given, *(_bare(context) for context in request.contexts)]
     for sentence in answer.evidence:
         bare = _bare(sentence)
         if not bare or not any(bare in place for place in places):
-            return None, f"evidence that neither the citation nor a context holds: {excerpt(sentence)}"
-    return answer, None
+            return f"evidence that neither the citation nor a context holds: {excerpt(sentence)}"
+    return None
 
 
 def _bare(text: str) -> str:
-    """For comparison: letters, digits and signs only, without case, white space or compatibility forms."""
-    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", text)).casefold()
+    """For comparison: letters, digits and signs that can be seen, without case or compatibility forms."""
+    return re.sub(r"\s+", "", unicodedata.normalize("NFKC", visible(text))).casefold()

@@ -1,6 +1,5 @@
 """The corpus stage: from preferred questions to answers, their evaluation, and the corpus to train on."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,10 +19,13 @@ from mkailin_assets.corpus.tables import (
     TrainingExample,
 )
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.generations import corpus_cost, generation_metadata
+from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import bars, counts, histogram, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
 from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
@@ -41,10 +43,11 @@ class AssemblyConfig(dg.Config, AssemblyRules):
 
 @dg.asset(
     **table(GeneratedQA),
+    **ON_GPU,
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="2",
+    code_version="3",
 )
 def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -55,11 +58,12 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     context_index: pl.DataFrame,
     answer_model: dg.ResourceParam[TextGenerator],
     context_store: ContextStore,
+    generation: Generation,
 ) -> dg.Output[pl.DataFrame]:
     """Question, contexts, long answer, yes/no/maybe decision and evidence of each citation."""
-    started = time.perf_counter()
     found = candidate_contexts["contexts"].explode(empty_as_null=False).struct.field("pmid")
     texts = context_store.open(context_index).texts(found)
+    ask = generation.asking(context)
     generated = answers.generated_qa(
         cold_start_preferences,
         candidate_questions,
@@ -68,9 +72,10 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
         texts,
         answer_model,
         context.partition_key,
+        ask,
     )
-    seconds = time.perf_counter() - started
-    return dg.Output(generated, metadata=_generated_metadata(generated, seconds))
+    metadata = _generated_metadata(generated) | generation_metadata(ask.tallies, generation)
+    return dg.Output(generated, metadata=metadata)
 
 
 @dg.asset(
@@ -78,7 +83,7 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="2",
+    code_version="3",
 )
 def evaluated_qa(
     generated_qa: pl.DataFrame,
@@ -110,11 +115,12 @@ def evaluated_qa(
     },
     ins={"evaluated_qa": ALL_PARTITIONS},
 )
-def assembled_corpus(
+def assembled_corpus(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     evaluated_qa: dict[str, pl.LazyFrame],
     current_citations: pl.DataFrame,
     benchmarks: BenchmarkFiles,
     storage: Storage,
+    generation: Generation,
     config: AssemblyConfig,
 ) -> Iterator[dg.Output[pl.DataFrame]]:
     """One corpus from the evaluated pairs of the branches that exist, and what stayed out of it."""
@@ -132,7 +138,8 @@ def assembled_corpus(
         "branches_without_pairs": f"{len(missing)} of {len(MESH_BRANCH_NAMES)}: {', '.join(missing)}",
         "benchmark_items": benchmark.height,
     }
-    yield dg.Output(corpus, "training_corpus", metadata=about | _corpus_metadata(corpus))
+    metadata = about | _corpus_metadata(corpus) | corpus_cost(generation)
+    yield dg.Output(corpus, "training_corpus", metadata=metadata)
     yield dg.Output(exclusions, "corpus_exclusions", metadata=about | _exclusion_metadata(exclusions))
 
 
@@ -154,15 +161,13 @@ def ledgers_of(storage: Storage) -> dict[str, pl.LazyFrame]:
     return {name: rows for name, rows in scanned.items() if rows is not None}
 
 
-def _generated_metadata(generated: pl.DataFrame, seconds: float) -> dict[str, Any]:
+def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:
     answered = generated.filter(pl.col("failure").is_null())
     failed = generated.filter(pl.col("failure").is_not_null()).select(_kind("failure"))
     return {
         "citations": generated.height,
         "answered": answered.height,
         "failures": counts(failed, "failure"),
-        "seconds": round(seconds, 3),
-        "citations_per_second": round(generated.height / seconds, 1),
         "decisions": bars("Decisions", counts(answered, "decision")),
         "questions_by": counts(answered, "generator"),
         "answers_by": counts(answered, "answerer"),

@@ -48,6 +48,7 @@ class GeneratedQA(dy.Schema):
     prompt_version = dy.String(description="Version of the prompt, or of the agent's rules")
     fingerprint = dy.String(nullable=True, description="Hash of everything that decided the answer")
     failure = dy.String(nullable=True, description="Why there is no question or answer")
+    refused_text = dy.String(nullable=True, description="What the model wrote, where it was refused")
 
 
 class EvaluatedQA(GeneratedQA):

@@ -16,6 +16,7 @@ from mkailin_assets.evaluation.predict import (
 from mkailin_assets.evaluation.pubmedqa import Benchmark
 from mkailin_assets.evaluation.tables import BenchmarkResult
 from mkailin_assets.training.checkpoints import load_base, load_finetuned
+from mkailin_resources.generation import Ask
 from mkailin_resources.models.interface import TextGenerator
 
 READ_THIS_FIRST = (
@@ -25,7 +26,9 @@ READ_THIS_FIRST = (
 )
 
 
-def predict_all(benchmark: Benchmark, checkpoint: Path, generator: TextGenerator) -> list[Predictions]:
+def predict_all(
+    benchmark: Benchmark, checkpoint: Path, generator: TextGenerator, ask: Ask
+) -> list[Predictions]:
     """Decisions of every model under both protocols.
 
     A generator that answers no item of a protocol, as extractive agents do without an abstract, is in the
@@ -37,7 +40,7 @@ def predict_all(benchmark: Benchmark, checkpoint: Path, generator: TextGenerator
     for protocol in PROTOCOLS:
         predictions += [
             predict_majority(benchmark.items, protocol),
-            predict_with_generator(generator, benchmark.items, protocol),
+            predict_with_generator(generator, benchmark.items, protocol, ask),
             predict_with_model("base", base, tokenizer, benchmark.items, protocol),
             predict_with_model("finetuned", finetuned, tokenizer, benchmark.items, protocol),
         ]

@@ -16,14 +16,8 @@ from mkailin_assets.corpus.tables import DECISIONS
 from mkailin_assets.evaluation.pubmedqa import PubMedQAItem
 from mkailin_assets.training.encoding import Message, QuestionTooLong, encode_prompt
 from mkailin_assets.training.finetune import one_thread
-from mkailin_resources.models.interface import (
-    Answer,
-    Document,
-    GenerationRequest,
-    GenerationResult,
-    Section,
-    TextGenerator,
-)
+from mkailin_resources.generation import Ask
+from mkailin_resources.models.interface import Answer, Document, GenerationRequest, Section, TextGenerator
 
 if TYPE_CHECKING:
     import torch
@@ -53,19 +47,19 @@ def predict_majority(items: Sequence[PubMedQAItem], protocol: Protocol) -> Predi
 
 
 def predict_with_generator(
-    generator: TextGenerator, items: Sequence[PubMedQAItem], protocol: Protocol
+    generator: TextGenerator, items: Sequence[PubMedQAItem], protocol: Protocol, ask: Ask
 ) -> Predictions:
     """What a text generator answers; a failure, or an answer without a decision, counts as maybe."""
     requests = [_request(item, protocol) for item in items]
-    results = {result.key: result for result in generator.generate(requests)}
-    decisions = []
+    replies = ask(generator, requests, lambda _, text: _no_decision(text))
+    decisions: list[str] = []
     failures = {}
     for item, request in zip(items, requests, strict=True):
-        try:
-            decisions.append(_decision(results.get(request.key)))
-        except _NoDecision as error:
-            decisions.append("maybe")
-            failures[item.pmid] = str(error)
+        reply = replies[request.key]
+        decision = Answer.model_validate_json(reply.text).decision if reply.text is not None else None
+        decisions.append(decision or "maybe")
+        if reply.failure is not None:
+            failures[item.pmid] = reply.failure
     return Predictions(generator.name, protocol, decisions, failures)
 
 
@@ -162,19 +156,10 @@ def _request(item: PubMedQAItem, protocol: Protocol) -> GenerationRequest:
     return GenerationRequest(key=str(item.pmid), task="answer", document=document, question=item.question)
 
 
-class _NoDecision(ValueError):
-    """A result decides nothing; the message says why."""
-
-
-def _decision(result: GenerationResult | None) -> str:
-    if result is None:
-        raise _NoDecision("the generator gave no result")
-    if result.text is None:
-        raise _NoDecision(result.failure or "neither text nor failure")
+def _no_decision(text: str) -> str | None:
+    """Why a text decides nothing; None when it is an answer with a decision."""
     try:
-        decision = Answer.model_validate_json(result.text).decision
+        decision = Answer.model_validate_json(text).decision
     except ValidationError as error:
-        raise _NoDecision(f"not an answer: {error.errors()[0]['msg']}") from error
-    if decision is None:
-        raise _NoDecision("the answer has no decision")
-    return decision
+        return f"not an answer: {error.errors()[0]['msg']}"
+    return None if decision else "the answer has no decision"

@@ -7,12 +7,15 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from mkailin_assets.generations import generation_metadata
+from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import bars, counts, histogram, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.questions import candidates
 from mkailin_assets.questions.contexts import find_contexts, still_found
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_assets.tables import table
+from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
@@ -29,24 +32,25 @@ class ContextConfig(dg.Config):
 
 @dg.asset(
     **table(CandidateQuestion),
+    **ON_GPU,
     partitions_def=mesh_branches,
     group_name="questions",
     kinds={"polars"},
-    code_version="1",
+    code_version="2",
 )
 def candidate_questions(
     context: dg.AssetExecutionContext,
     branch_citations: pl.DataFrame,
     domain_model: dg.ResourceParam[TextGenerator],
     general_model: dg.ResourceParam[TextGenerator],
+    generation: Generation,
 ) -> dg.Output[pl.DataFrame]:
     """For each citation one question of each generator, or why there is none."""
-    started = time.perf_counter()
     generators = {"domain": domain_model, "general": general_model}
-    questions = candidates.candidate_questions(branch_citations, generators, context.partition_key)
-    seconds = time.perf_counter() - started
-    metadata = _question_metadata(questions, branch_citations.height, seconds)
-    return dg.Output(questions, metadata=metadata)
+    ask = generation.asking(context)
+    questions = candidates.candidate_questions(branch_citations, generators, context.partition_key, ask)
+    metadata = _question_metadata(questions, branch_citations.height)
+    return dg.Output(questions, metadata=metadata | generation_metadata(ask.tallies, generation))
 
 
 @dg.asset(
@@ -75,7 +79,7 @@ def candidate_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
     return dg.Output(contexts, metadata={"kept": kept.height, **_context_metadata(contexts, seconds)})
 
 
-def _question_metadata(questions: pl.DataFrame, citations: int, seconds: float) -> dict[str, Any]:
+def _question_metadata(questions: pl.DataFrame, citations: int) -> dict[str, Any]:
     asked = questions.filter(pl.col("question").is_not_null())
     failed = questions.filter(pl.col("question").is_null())
     lengths = asked["question"].str.split(" ").list.len().to_list()
@@ -87,8 +91,6 @@ def _question_metadata(questions: pl.DataFrame, citations: int, seconds: float) 
         # A reason may quote the text it is about, behind a colon.
         "failures": counts(failed.with_columns(pl.col("failure").str.split(": ").list.first()), "failure"),
         "questions_by": counts(asked, "generator"),
-        "seconds": round(seconds, 3),
-        "citations_per_second": round(citations / seconds, 1) if seconds else 0.0,
         "lengths": histogram("Length of the questions", lengths, "words"),
         "preview": preview(asked.select("pmid", "role", "question"), rows=10),
     }

@@ -7,15 +7,8 @@ from typing import Any
 import polars as pl
 
 from mkailin_assets.questions.tables import ROLES, CandidateQuestion
-from mkailin_resources.models.interface import (
-    Document,
-    GenerationRequest,
-    GenerationResult,
-    Section,
-    TextGenerator,
-    fingerprint,
-    generate_all,
-)
+from mkailin_resources.generation import Ask, Reply
+from mkailin_resources.models.interface import Document, GenerationRequest, Section, TextGenerator
 
 MAX_QUESTION_WORDS = 60
 NO_ABSTRACT = "the citation has no abstract"
@@ -23,21 +16,21 @@ _EXCERPT_CHARACTERS = 200
 
 
 def candidate_questions(
-    citations: pl.DataFrame, generators: Mapping[str, TextGenerator], branch: str
+    citations: pl.DataFrame, generators: Mapping[str, TextGenerator], branch: str, ask: Ask
 ) -> pl.DataFrame:
     """A `CandidateQuestion` row for each citation and role, in the order of the citations.
 
     `citations` has the columns of BranchCitation that are read here: pmid, pubmed_file, content_hash, title,
-    abstract. A citation without abstract is asked nothing, since nothing could answer. Raises
-    `GeneratorFault` when a generator leaves a request without result. Memory grows with the branch's text.
+    abstract. A citation without abstract is asked nothing, since nothing could answer. Raises what `ask`
+    raises. Memory grows with the branch's text.
     """
     sources = citations.select("pmid", "pubmed_file", "content_hash", "title", "abstract").to_dicts()
     requests = [GenerationRequest(str(row["pmid"]), "question", document_of(row)) for row in sources]
     readable = [request for request in requests if has_abstract(request.document)]
-    results = {role: generate_all(generator, readable) for role, generator in generators.items()}
+    replies = {role: ask(generator, readable, _fault) for role, generator in generators.items()}
     rows = [
         _about(source, branch)
-        | _asked(request, generators[role], results[role].get(request.key))
+        | _asked(replies[role].get(request.key), generators[role], request)
         | {"role": role}
         for source, request in zip(sources, requests, strict=True)
         for role in sorted(generators, key=ROLES.index)
@@ -85,25 +78,17 @@ def _about(source: Mapping[str, Any], branch: str) -> dict[str, Any]:
     return {"branch": branch} | {name: source[name] for name in ("pmid", "pubmed_file", "content_hash")}
 
 
-def _asked(
-    request: GenerationRequest, generator: TextGenerator, result: GenerationResult | None
-) -> dict[str, Any]:
-    question, failure = _question(result)
+def _asked(reply: Reply | None, generator: TextGenerator, request: GenerationRequest) -> dict[str, Any]:
+    reply = reply or Reply(generator.fingerprint(request), failure=NO_ABSTRACT)
     return {
-        "question": question,
-        "failure": failure,
+        "question": None if reply.text is None else normalised(reply.text),
+        "failure": reply.failure,
+        "refused_text": reply.refused,
         "generator": generator.name,
         "prompt_version": generator.prompt_version,
-        "fingerprint": fingerprint(generator, request),
+        "fingerprint": reply.fingerprint,
     }
 
 
-def _question(result: GenerationResult | None) -> tuple[str | None, str | None]:
-    """Question and failure, one of which is None."""
-    if result is None:
-        return None, NO_ABSTRACT
-    if result.text is None:
-        return None, result.failure
-    question = normalised(result.text)
-    fault = question_fault(question)
-    return (None, fault) if fault else (question, None)
+def _fault(request: GenerationRequest, text: str) -> str | None:
+    return question_fault(normalised(text))

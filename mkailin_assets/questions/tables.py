@@ -17,6 +17,7 @@ class CandidateQuestion(dy.Schema):
     content_hash = dy.String(description="Content of the source it was made from")
     question = dy.String(nullable=True, description="The question; null when generation failed")
     failure = dy.String(nullable=True, description="Why there is no question")
+    refused_text = dy.String(nullable=True, description="What the model wrote, where it was refused")
     generator = dy.String(description="Model or agent that wrote it")
     prompt_version = dy.String(description="Version of the prompt, or of the agent's rules")
     fingerprint = dy.String(description="Hash of everything that decided the question")

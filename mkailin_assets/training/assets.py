@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import curves, preview
 from mkailin_assets.tables import table
 from mkailin_assets.training.checkpoints import (
@@ -33,6 +34,7 @@ class FinetuneConfig(FinetuneSettings, dg.Config):
 
 @dg.asset(
     **table(Checkpoint),
+    **ON_GPU,
     group_name="training",
     kinds={"pytorch", "huggingface"},
     code_version="1",

@@ -1,18 +1,15 @@
-"""What every text-generation back end takes and gives.
+"""What every text generator takes and gives, whether rules or a language model stand behind it.
 
 A request carries its own key; results come back in any order, each a text or a failure with a reason.
-An answer is the JSON of `Answer`, whoever writes it.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Task = Literal["question", "answer"]
+Task = Literal["question", "evaluation", "answer"]
 Decision = Literal["yes", "no", "maybe"]
 
 
@@ -35,22 +32,33 @@ class Document:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One call: a question about a document, or the answer to a question from a document and contexts."""
+    """One call: a question about a document, the better of two questions, or the answer to a question.
+
+    `attempt` counts from 0; a later one asks the same once more, of a model with another seed.
+    """
 
     key: str
     task: Task
     document: Document
     question: str | None = None
     contexts: tuple[str, ...] = ()
+    rival: str | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What became of a request: `text`, or `failure` with the reason; never both, never neither."""
+    """What became of a request: `text`, or `failure` with the reason; never both, never neither.
+
+    `truncated`: the text was cut off at the limit of tokens. Tokens are those the model read and wrote.
+    """
 
     key: str
     text: str | None = None
     failure: str | None = None
+    truncated: bool = False
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 class Answer(BaseModel):
@@ -63,52 +71,56 @@ class Answer(BaseModel):
     evidence: list[str] = Field(min_length=1)
 
 
+class Verdict(BaseModel):
+    """An evaluation as text of a result: which of the two questions is better, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1)
+    preferred: Literal["first", "second"]
+
+
+class ModelUnavailable(RuntimeError):
+    """A model cannot be asked at all; the message says what to install, start or set."""
+
+
 class TextGenerator(Protocol):
-    """A model or agent that writes questions or answers."""
+    """A model or agent that writes questions, evaluations or answers."""
 
-    name: str
-    prompt_version: str
-
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        """One result for each request, in any order."""
+    @property
+    def name(self) -> str:
+        """What rows call it."""
         ...
 
+    @property
+    def prompt_version(self) -> str:
+        """Version of its prompt or rules, for the rows."""
+        ...
 
-def fingerprint(generator: TextGenerator, request: GenerationRequest) -> str:
-    """Hash of what decides a result: generator, prompt version and input.
+    @property
+    def is_paid(self) -> bool:
+        """Whether a result costs money or GPU time, and is kept in the generation store."""
+        ...
 
-    Left out: the request's key, which names the row and not the text.
-    """
-    decided = asdict(request)
-    del decided["key"]
-    payload = json.dumps([generator.name, generator.prompt_version, decided], ensure_ascii=False)
-    return hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()
+    def check(self) -> None:
+        """Raise `ModelUnavailable` where it cannot be asked now; quick, before any work is done."""
+        ...
+
+    def fingerprint(self, request: GenerationRequest) -> str:
+        """Hash of all that decides the text of a request, the same for each of its attempts."""
+        ...
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
+        """One result for each request as it finishes, in any order; requests are taken as there is room."""
+        ...
+
+    def read(self, request: GenerationRequest, text: str) -> str:
+        """What a result's text says: a question, or the JSON of an `Answer` or `Verdict`.
+
+        A text that says nothing of the kind comes back as it is, to be refused by whoever wanted it.
+        """
+        ...
 
 
 class GeneratorFault(RuntimeError):
     """A generator broke its contract: results missing, twice, or for requests that nobody made."""
-
-
-def generate_all(
-    generator: TextGenerator, requests: Sequence[GenerationRequest]
-) -> dict[str, GenerationResult]:
-    """The result of each request by its key; raises `GeneratorFault` unless there is exactly one for each."""
-    results: dict[str, GenerationResult] = {}
-    wanted = {request.key for request in requests}
-    for result in generator.generate(requests):
-        if result.key not in wanted:
-            raise GeneratorFault(f"{generator.name} gave a result for {result.key!r}, which was not asked")
-        if result.key in results:
-            raise GeneratorFault(f"{generator.name} gave two results for {result.key!r}")
-        if (result.text is None) == (result.failure is None):
-            raise GeneratorFault(
-                f"{generator.name} gave neither text nor failure, or both, for {result.key!r}"
-            )
-        results[result.key] = result
-    missing = sorted(wanted - results.keys())
-    if missing:
-        raise GeneratorFault(
-            f"{generator.name} left {len(missing)} of {len(wanted)} requests without result, "
-            f"{missing[0]!r} first"
-        )
-    return results

@@ -4,60 +4,79 @@ No model weights, no network; the same text gives the same result. Each is a `Te
 are imported when the first request comes: they compile hundreds of patterns.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 
 from mkailin_resources.models.interface import GenerationRequest, GenerationResult
 
 
-class StatementTitleQuestioner:
+class _Rules(ABC):
+    """What the agents share: nothing to install, pay or read, and a reason where the rules find nothing."""
+
+    name: str
+    prompt_version = "rules-1"
+    is_paid = False
+
+    @abstractmethod
+    def _write(self, request: GenerationRequest) -> str:
+        """The text for a request; raises `NotAClaim` with the reason why there is none."""
+
+    def check(self) -> None:  # noqa: B027 (nothing to check is what they share)
+        """Rules are always there."""
+
+    def fingerprint(self, request: GenerationRequest) -> str:
+        """Hash of agent, version of the rules and input; the key and the attempt decide nothing."""
+        decided = asdict(request)
+        del decided["key"], decided["attempt"]
+        payload = json.dumps([self.name, self.prompt_version, decided], ensure_ascii=False)
+        return hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
+        """A text, or the reason why there is none, for each request, in order."""
+        from mkailin_resources.models.extractive.clauses import NotAClaim
+
+        for request in requests:
+            try:
+                yield GenerationResult(request.key, text=self._write(request))
+            except NotAClaim as reason:
+                yield GenerationResult(request.key, failure=str(reason))
+
+    def read(self, request: GenerationRequest, text: str) -> str:
+        """The text itself."""
+        return text
+
+
+class StatementTitleQuestioner(_Rules):
     """Asks what the title states (the heuristic of PubMedQA's artificial set)."""
 
     name = "extractive-statement-title"
-    prompt_version = "rules-1"
 
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        """One question, or the reason why the title gives none, for each request, in order."""
+    def _write(self, request: GenerationRequest) -> str:
         from mkailin_resources.models.extractive.statement_titles import question_from_title
 
-        return _results(requests, lambda request: question_from_title(request.document))
+        return question_from_title(request.document)
 
 
-class ConclusionQuestioner:
+class ConclusionQuestioner(_Rules):
     """Asks about the main claim of the conclusion."""
 
     name = "extractive-conclusion"
-    prompt_version = "rules-1"
 
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        """One question, or the reason why the conclusion gives none, for each request, in order."""
+    def _write(self, request: GenerationRequest) -> str:
         from mkailin_resources.models.extractive.conclusions import question_from_conclusion
 
-        return _results(requests, lambda request: question_from_conclusion(request.document))
+        return question_from_conclusion(request.document)
 
 
-class ConclusionAnswerer:
+class ConclusionAnswerer(_Rules):
     """Answers with the conclusion; reads yes, no or maybe from its polarity; cites what it rests on."""
 
     name = "extractive-conclusion-answer"
-    prompt_version = "rules-1"
 
-    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
-        """The JSON of an `Answer`, or the reason why there is none, for each request, in order."""
+    def _write(self, request: GenerationRequest) -> str:
         from mkailin_resources.models.extractive.answers import answer_from_conclusion
 
-        return _results(
-            requests,
-            lambda request: answer_from_conclusion(request.document, request.question).model_dump_json(),
-        )
-
-
-def _results(
-    requests: Iterable[GenerationRequest], write: Callable[[GenerationRequest], str]
-) -> Iterator[GenerationResult]:
-    from mkailin_resources.models.extractive.clauses import NotAClaim
-
-    for request in requests:
-        try:
-            yield GenerationResult(request.key, text=write(request))
-        except NotAClaim as reason:
-            yield GenerationResult(request.key, failure=str(reason))
+        return answer_from_conclusion(request.document, request.question).model_dump_json()

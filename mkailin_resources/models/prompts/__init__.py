@@ -1,0 +1,1 @@
+"""The prompts of the agents, one versioned Jinja2 file each."""
