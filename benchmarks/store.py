@@ -3,7 +3,8 @@
 Stores of 100,000 and 1,000,000 answers are filled through a writer. Texts have 300 to 900 characters of
 made-up words (30,000 of one to four syllables, drawn by Zipf's law, so that no phrase repeats) with commas
 and full stops; fingerprints are hashes. Look-ups ask for answers that are there, spread over the whole store,
-each in a process of its own whose memory is told, the median of five; ratios are of CPU seconds. Reading the whole text column is measured beside them.
+each in a process of its own whose memory is told, the median of five. Reading the whole text column is
+measured beside them; ratios of times are of CPU seconds.
 """
 
 import hashlib

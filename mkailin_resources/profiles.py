@@ -102,6 +102,11 @@ class Settings:
         if profile not in PROFILES:
             raise InvalidSetting(f"MKAILIN_PROFILE is {profile!r}; the profiles are: {', '.join(PROFILES)}")
         common = value("MODEL", DEFAULT_MODELS.get(profile, ""))
+        endpoint = _endpoint(value("ENDPOINT"))
+        models = {
+            agent: _model_name(agent.upper(), value(agent.upper(), common), endpoint)
+            for agent in (PROMPTS if common else ())
+        }
         return cls(
             profile=profile,
             storage=value("STORAGE", str(Path("data") / "pubmed")),
@@ -115,10 +120,8 @@ class Settings:
             pubmed_query=value("PUBMED_QUERY"),
             eutils_url=value("EUTILS_URL", EUTILS_URL),
             email=value("EMAIL") or environment.get("NCBI_EMAIL", "").strip(),
-            models={agent: _model_name(agent.upper(), value(agent.upper(), common)) for agent in PROMPTS}
-            if common
-            else {},
-            endpoint=_endpoint(value("ENDPOINT")),
+            models=models,
+            endpoint=endpoint,
             concurrency=int(number("CONCURRENCY", 64, 1, 4096)),
             temperature=number("TEMPERATURE", 0, 0, 2),
             input_characters=int(number("INPUT_CHARACTERS", 24_000, 500, 10_000_000)),
@@ -206,15 +209,21 @@ def _api_key() -> str:
     return os.environ.get("MKAILIN_API_KEY", "").strip()
 
 
-def _model_name(variable: str, text: str) -> ModelName:
+def _model_name(variable: str, text: str, endpoint: str) -> ModelName:
     try:
-        return ModelName.parse(text)
+        name = ModelName.parse(text)
     except ValueError as error:
         raise InvalidSetting(f"MKAILIN_{variable}: {error}") from error
+    if endpoint and name.adapter:
+        raise InvalidSetting(
+            f"MKAILIN_{variable} is {text!r}, but an endpoint knows an adapter by a name of its own: "
+            "serve it there, and set that name"
+        )
+    return name
 
 
 def _endpoint(url: str) -> str:
-    if url and not re.fullmatch(r"https?://[^\s@]+", url):
+    if url and not re.fullmatch(r"https?://[^\s@?#]+", url):
         raise InvalidSetting(
             f"MKAILIN_ENDPOINT is {url.rpartition('@')[2]!r}; set it to a URL such as "
             "http://127.0.0.1:8000/v1, and the key, if it needs one, to MKAILIN_API_KEY"

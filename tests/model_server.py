@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from aiohttp import web
 
-Kind = Literal["delay", "drop", "drop_half", "status", "malformed", "truncated", "empty", "refusal"]
+Kind = Literal["delay", "drop", "drop_half", "status", "malformed", "truncated", "empty", "refusal", "reply"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Fault:
     `delay`: answers well after `seconds`. `drop`, `drop_half`: closes the connection before, or amid, the
     answer. `status`: answers with `status`, `retry_after` and `message`, where KEY stands for the key sent,
     and which is the new address where the status is a redirect.
-    `malformed`: `message` instead of JSON. `truncated`, `empty`, `refusal`: good answers of that kind.
+    `malformed`: `message` instead of JSON. `truncated`, `empty`, `refusal`: good answers of that kind;
+    `reply`: a good answer whose text is `message`.
     """
 
     kind: Kind
@@ -227,7 +228,7 @@ class _Server:
             self.note(fault.kind, prompt)
             return await _fail(request, fault, asked)
         response = web.Response(
-            body=json.dumps(_completion(asked, content, fault.kind if fault else "")).encode(),
+            body=json.dumps(_completion(asked, content, fault)).encode(),
             content_type="application/json",
         )
         await response.prepare(request)
@@ -282,9 +283,12 @@ def _error(status: int, message: str) -> "web.Response":
     return web.json_response({"error": {"message": message, "code": status}}, status=status)
 
 
-def _completion(asked: dict[str, Any], content: str, kind: str) -> dict[str, Any]:
+def _completion(asked: dict[str, Any], content: str, fault: Fault | None) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": _text(asked, content)}
-    if kind == "truncated":
+    kind = fault.kind if fault else ""
+    if fault and kind == "reply":
+        message["content"] = fault.message
+    elif kind == "truncated":
         message["content"] = message["content"][: len(message["content"]) // 2]
     elif kind == "empty":
         message["content"] = None

@@ -138,7 +138,7 @@ class PromptFile:
 
         The version is name, number and a hash of the text: a prompt edited without a new number is another.
         """
-        # Jinja2 takes a tenth of a second to import, which profiles without language models need not wait for.
+        # Jinja2 takes a tenth of a second to import; profiles without language models need not wait for it.
         from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
         from jinja2.meta import find_undeclared_variables
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -324,7 +324,7 @@ def _sentences(text: str) -> tuple[str, ...]:
 
 
 def _title(title: str | None, room: int) -> str:
-    return _head(_unspecial(visible(title or "")), room // 4)
+    return _head(_unspecial(visible(title or "")), room // 4 - _LINE)
 
 
 @lru_cache(maxsize=1_024)
