@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,12 @@ def run() -> Report:
             generator = _generator(server, concurrency)
             bodies = [_body(generator, request) for request in _requests(some)]
             contenders: dict[str, Callable[[], float]] = {
-                "bare aiohttp": lambda bodies=bodies, c=concurrency: _bare(server, bodies, c),
-                "ours": lambda some=some, generator=generator: _ours(some, generator),
+                "bare aiohttp": partial(_bare, server, bodies, concurrency),
+                "ours": partial(_ours, some, generator),
             }
             if peer := os.environ.get("MKAILIN_PEERS_PYTHON"):
                 chats = [json.loads(body)["messages"] for body in bodies]
-                contenders["distilabel"] = lambda chats=chats, c=concurrency, peer=peer: _distilabel(
-                    server, chats, c, peer
-                )
+                contenders["distilabel"] = partial(_distilabel, server, chats, concurrency, peer)
             rates: dict[str, list[float]] = {name: [] for name in contenders}
             for _ in range(ROUNDS):
                 for name, work in contenders.items():

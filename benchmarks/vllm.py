@@ -1,14 +1,15 @@
-"""Our vLLM engine against bare `LLM.generate`: what the way from prompts to results costs.
+"""The pipeline on vLLM in process against bare `LLM.generate`: what the way from requests to replies costs.
 
 Real vLLM in a process of its own environment: on the GPU where there is one, else the CPU build that
 `make vllm-env` installs. The model is small and of random weights, so that what is not the model weighs more
-than beside a real one; `added_ms_per_prompt` is that weight itself.
+than beside a real one; `added_ms_per_text` is that weight itself.
 
-Both contenders use one engine in one process, and write from the same prompts, seeds and schema.
-`bare` is handed all prompts at once as tokens, made before; ours takes them one by one as messages, applies
-the template, breaks special tokens, and gives each result as it finishes. In turn, median of the rounds,
-after one that warms up, the prefix cache emptied before each. On a CPU the engine computes in the process
-that is measured, in CPU seconds of it; on a GPU it has a process of its own, and time is the clock's.
+Both contenders use one engine in one process, and write from the same prompts, seeds and schema. `bare` is
+handed all prompts at once as tokens, made before. Ours renders the requests, looks them up in an empty
+generation store, applies the template, keeps and judges each reply as it comes. A random model ends no
+question, so each is cut off and asked for twice, in both. In turn, median of the rounds, after one that warms
+up, the prefix cache emptied before each. On a CPU the engine computes in the process that is measured, in CPU
+seconds of it; on a GPU it has a process of its own, and time is the clock's.
 """
 
 import json
@@ -19,27 +20,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Goal, Report, cpu_seconds, interleaved_medians
-from mkailin_resources.models.language_model import Message, Prompt, Sampling
+from mkailin_resources.generation import ATTEMPTS, Asking, Materialization
+from mkailin_resources.generation_store import GenerationStore
+from mkailin_resources.models.interface import Document, GenerationRequest, Section
 from mkailin_resources.models.model_name import ModelName
+from mkailin_resources.models.prompted import PromptedGenerator
+from mkailin_resources.models.prompting import PromptFile
 from mkailin_resources.models.vllm_model import VllmModel, sampling_parameters
+from mkailin_resources.storage import Storage
 
 _GOAL = 0.95
-_PROMPTS, _ROUNDS = 256, 5
-_PROMPT_WORDS, _REPLY_TOKENS = 120, 128
+_REQUESTS, _ROUNDS = 128, 5
+_WORDS_OF_AN_ABSTRACT = 120
 _WORDS = "patients with asthma received drug or placebo for twelve weeks and attacks were fewer in it".split()
-_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "question": {"type": "string", "minLength": 80, "maxLength": 160},
-        "decision": {"enum": ["yes", "no", "maybe"]},
-    },
-    "required": ["question", "decision"],
-    "additionalProperties": False,
-}
 _ON_A_CPU = (
     ("dtype", "float32"),
     ("enforce_eager", True),
@@ -76,16 +74,29 @@ def measure(folder: str) -> dict[str, Any]:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     model = VllmModel(ModelName(folder), engine_arguments=() if on_gpu else _ON_A_CPU)
     engine = model.engine()
-    prompts = list(_prompts())
-    tokens: list[Any] = [{"prompt_token_ids": engine.tokens(prompt)} for prompt in prompts]
-    sampling = [sampling_parameters(prompt) for prompt in prompts]
+    generator = PromptedGenerator(model, PromptFile.load("question_domain"), 0.7, 24_000)
+    requests = list(_requests())
+    attempts = [
+        [generator.rendered(replace(one, attempt=attempt)) for one in requests] for attempt in range(ATTEMPTS)
+    ]
+    given: list[tuple[list[Any], list[Any]]] = [
+        (
+            [{"prompt_token_ids": engine.tokens(one)} for one in some],
+            [sampling_parameters(one) for one in some],
+        )
+        for some in attempts
+    ]
 
     def bare() -> int:
-        outputs = engine.llm.generate(tokens, sampling, use_tqdm=False)
-        return sum(len(output.outputs[0].token_ids) for output in outputs)
+        outputs = [engine.llm.generate(*some, use_tqdm=False) for some in given]
+        return sum(len(output.outputs[0].token_ids) for some in outputs for output in some)
 
     def ours() -> int:
-        return sum(result.tokens_out for result in model.complete(iter(prompts)))
+        with tempfile.TemporaryDirectory() as root:
+            about = Materialization("candidate_questions", None, "benchmark", lambda _: None)
+            ask = Asking(GenerationStore(Storage(root=root)), 1.0, about)
+            ask(generator, requests, lambda *_: None)
+        return ask.tallies[0].tokens_out
 
     contenders = {"bare": bare, "ours": ours}
     written = {name: work() for name, work in contenders.items()}
@@ -97,29 +108,26 @@ def measure(folder: str) -> dict[str, Any]:
         return (_clock_seconds if on_gpu else cpu_seconds)(work)
 
     medians = interleaved_medians(contenders, _ROUNDS, seconds)
+    texts = ATTEMPTS * _REQUESTS
     return {
         "on": torch.cuda.get_device_name() if on_gpu else "CPU",
-        "prompts": _PROMPTS,
-        "prompt_tokens": sum(len(prompt["prompt_token_ids"]) for prompt in tokens) // _PROMPTS,
-        "reply_tokens": written["ours"] / _PROMPTS,
-        "bare_prompts_per_second": _PROMPTS / medians["bare"],
-        "ours_prompts_per_second": _PROMPTS / medians["ours"],
+        "texts": texts,
+        "prompt_tokens": sum(len(prompt["prompt_token_ids"]) for prompt in given[0][0]) // _REQUESTS,
+        "reply_tokens": written["ours"] / texts,
+        "bare_texts_per_second": texts / medians["bare"],
+        "ours_texts_per_second": texts / medians["ours"],
         "ours_tokens_per_second": written["ours"] / medians["ours"],
-        "added_ms_per_prompt": 1000 * (medians["ours"] - medians["bare"]) / _PROMPTS,
+        "added_ms_per_text": 1000 * (medians["ours"] - medians["bare"]) / texts,
         "vs_bare": medians["bare"] / medians["ours"],
     }
 
 
-def _prompts() -> Iterator[Prompt]:
+def _requests() -> Iterator[GenerationRequest]:
     chance = random.Random(0)
-    for number in range(_PROMPTS):
-        said = " ".join(chance.choices(_WORDS, k=_PROMPT_WORDS))
-        yield Prompt(
-            str(number),
-            (Message("system", "Ask what the abstract answers, in JSON."), Message("user", said)),
-            json.dumps(_SCHEMA),
-            Sampling(_REPLY_TOKENS, temperature=0.7, seed=number),
-        )
+    for number in range(_REQUESTS):
+        said = " ".join(chance.choices(_WORDS, k=_WORDS_OF_AN_ABSTRACT))
+        document = Document(f"Trial {number} of a drug for asthma", (Section(None, None, f"{said}."),))
+        yield GenerationRequest(str(number), "question", document)
 
 
 def _clock_seconds(work: Callable[[], object]) -> float:

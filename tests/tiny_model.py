@@ -142,7 +142,7 @@ def vllm_python() -> Path | None:
 def vllm_missing() -> str:
     """Why tests of vLLM are skipped, for the person who reads the report."""
     return (
-        "vLLM WAS NOT TESTED: there is no .venv-vllm/bin/python (make vllm-env makes it, and says "
+        "vLLM WAS NOT TESTED: there is no finished .venv-vllm (make vllm-env makes it, and says "
         "where it cannot), and MKAILIN_VLLM_PYTHON names no Python either"
     )
 

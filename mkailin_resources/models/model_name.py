@@ -79,4 +79,7 @@ def _commit(name: str, revision: str) -> str:
     cached = try_to_load_from_cache(name, "config.json", revision=revision)
     if isinstance(cached, str):
         return Path(cached).parent.name
-    return str(HfApi().model_info(name, revision=revision, timeout=30).sha)
+    try:
+        return str(HfApi().model_info(name, revision=revision, timeout=30).sha)
+    except Exception as error:  # its client's own errors of the network are no OSError
+        raise OSError(f"{name}: its commit cannot be found out: {error}") from error

@@ -87,7 +87,7 @@ class PromptedGenerator:
                 if request.task == "answer" and not self._render(request).sentences:
                     unanswerable.append(request.key)
                 else:
-                    yield self._prompt(request)
+                    yield self.rendered(request)
 
         yield from self.model.complete(prompts())
         for key in unanswerable:
@@ -97,7 +97,8 @@ class PromptedGenerator:
         """What a reply says, as `TextGenerator.read` promises."""
         return read_reply(self.prompt.task, self._render(request), text)
 
-    def _prompt(self, request: GenerationRequest) -> Prompt:
+    def rendered(self, request: GenerationRequest) -> Prompt:
+        """A request as the model is given it."""
         rendered = self._render(request)
         return Prompt(request.key, rendered.messages, rendered.json_schema, self._sampling(request.attempt))
 

@@ -16,6 +16,8 @@ _ABBREVIATION = re.compile(
     r"min|max)"
     r"|\b[A-Z]|\([^)]{0,12})\.$"
 )
+# Characters that the pattern above can take at the most, and some more.
+_LONGEST_ABBREVIATION = 24
 # A heading printed inside an unstructured abstract: "... in both groups. CONCLUSIONS: Early ...".
 _INLINE_HEADING = re.compile(
     r"(?:^|(?<=[.;)] ))(?:CONCLUSIONS?|Conclusions?|INTERPRETATION|Interpretation|SUMMARY|"
@@ -64,7 +66,8 @@ def split_sentences(text: str) -> list[str]:
         text,
     ):
         piece = text[start : match.end()].strip()
-        if _ABBREVIATION.search(piece) or len(piece) < 3:
+        # Its end alone: a text that never gets a sentence would be searched again and again.
+        if _ABBREVIATION.search(piece, max(0, len(piece) - _LONGEST_ABBREVIATION)) or len(piece) < 3:
             continue
         sentences.append(piece)
         start = match.end()
