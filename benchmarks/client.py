@@ -1,9 +1,9 @@
 """Our way of asking an endpoint against a bare aiohttp loop, at 64 and 256 requests in flight.
 
-Ours renders prompts, looks each up in the generation store, asks, keeps and judges the replies, and makes
-the table of questions; the bare loop sends bodies that lie ready and reads the JSON that comes back. Both ask
-a server that takes 200 ms. With MKAILIN_PEERS_PYTHON set to a Python that has distilabel, its client for
-endpoints runs beside them.
+Ours renders prompts, looks each up in the generation store, asks, and keeps, reads and judges each reply, the
+store a new one that is closed at the end; the bare loop sends bodies that lie ready and reads the JSON that
+comes back. Both ask a server that takes 200 ms. With MKAILIN_PEERS_PYTHON set to a Python that has
+distilabel, its client for endpoints runs beside them.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import polars as pl
 from benchmarks.model_server import MODEL, ModelServer, model_server
 from benchmarks.pubmed_stage import full_citations
 from benchmarks.report import Goal, Report
-from mkailin_assets.questions.candidates import candidate_questions, document_of
+from mkailin_assets.questions.candidates import document_of, fault_of_question
 from mkailin_resources.generation import Asking, Materialization
 from mkailin_resources.generation_store import GenerationStore
 from mkailin_resources.models.interface import GenerationRequest
@@ -58,11 +59,11 @@ def run() -> Report:
     goals = []
     with tempfile.TemporaryDirectory() as folder, model_server(LATENCY_S) as server:
         citations = _citations(Path(folder), max(CONCURRENCY.values()))
-        _ours(citations.head(64), _generator(server, 64))  # what is imported and compiled once
+        _ours(_requests(citations.head(64)), _generator(server, 64))  # what is imported and compiled once
         for concurrency, requests in CONCURRENCY.items():
-            some = citations.head(requests)
+            some = _requests(citations.head(requests))
             generator = _generator(server, concurrency)
-            bodies = [_body(generator, request) for request in _requests(some)]
+            bodies = [_body(generator, request) for request in some]
             contenders: dict[str, Callable[[], float]] = {
                 "bare aiohttp": partial(_bare, server, bodies, concurrency),
                 "ours": partial(_ours, some, generator),
@@ -119,15 +120,16 @@ def _body(generator: PromptedGenerator, request: GenerationRequest) -> bytes:
     ).encode()
 
 
-def _ours(citations: pl.DataFrame, generator: PromptedGenerator) -> float:
-    """Seconds from citations to a table of questions, the store of the run new and empty."""
+def _ours(requests: list[GenerationRequest], generator: PromptedGenerator) -> float:
+    """Seconds from requests to judged replies, all of them kept."""
+    generator = replace(generator)  # that remembers no rendered prompt of an earlier round
     with tempfile.TemporaryDirectory() as root:
         about = Materialization("candidate_questions", None, "benchmark", lambda _: None)
         ask = Asking(GenerationStore(Storage(root=root)), 0.0, about)
         began = time.monotonic()
-        made = candidate_questions(citations, {"domain": generator}, "C04", ask)
+        replies = ask(generator, requests, fault_of_question)
         seconds = time.monotonic() - began
-    assert made["question"].null_count() == 0
+    assert all(reply.text for reply in replies.values())
     return seconds
 
 

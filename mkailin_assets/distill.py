@@ -25,7 +25,7 @@ from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAG
 from mkailin_assets.progress import console
 from mkailin_resources.models.interface import ModelUnavailable
 from mkailin_resources.nlm import NlmError, NlmServers
-from mkailin_resources.profiles import InvalidSetting, Settings, agents, entrez_query
+from mkailin_resources.profiles import API_KEY, InvalidSetting, Settings, agents, entrez_query
 from mkailin_resources.storage import Storage
 
 ANSWERS_SHOWN = 3
@@ -293,7 +293,9 @@ def _nlm(settings: Settings) -> NlmServers:
 
 def _ui_command(settings: Settings) -> str:
     given: dict[str, Any] = {
-        name: value for name, value in os.environ.items() if name.startswith("MKAILIN_") and value
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("MKAILIN_") and value and name != API_KEY
     }
     if given.get("MKAILIN_NLM_URL") == "sample" and settings.storage.endswith("data/demo"):
         return "make dev"

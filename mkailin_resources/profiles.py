@@ -30,6 +30,8 @@ from mkailin_resources.sample import NLM_FOLDER, PUBMEDQA_FILE
 from mkailin_resources.storage import ParquetTables, Storage
 
 MESH_YEAR = 2026
+# The one variable that no output may show.
+API_KEY = "MKAILIN_API_KEY"
 # The agents that models serve, by the key of the resource: the prompt of each.
 PROMPTS = {
     "domain_model": "question_domain",
@@ -206,7 +208,7 @@ def _served(name: ModelName, settings: Settings) -> Endpoint:
 
 def _api_key() -> str:
     """Read when a request is made, so that no setting, log or page can show it."""
-    return os.environ.get("MKAILIN_API_KEY", "").strip()
+    return os.environ.get(API_KEY, "").strip()
 
 
 def _model_name(variable: str, text: str, endpoint: str) -> ModelName:

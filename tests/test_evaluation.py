@@ -42,6 +42,7 @@ from mkailin_assets.training.checkpoints import (
 from mkailin_assets.training.finetune import FinetuneSettings
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.generation import Generation
 from mkailin_resources.models.extractive.agents import ConclusionAnswerer
 from mkailin_resources.models.interface import Answer, GenerationRequest, GenerationResult
 from mkailin_resources.storage import ParquetTables, Storage

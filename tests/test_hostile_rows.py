@@ -8,7 +8,7 @@ from asking import asking
 from hostile_abstracts import HARMLESS, HOSTILE, HOSTILE_CONTEXTS
 from model_server import Fault, model_server
 
-from mkailin_assets.corpus.answers import answer_fault
+from mkailin_assets.corpus.answers import fault_of_answer
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions.candidates import NO_ABSTRACT, candidate_questions
 from mkailin_assets.questions.tables import CandidateQuestion
@@ -64,7 +64,7 @@ def test_each_hostile_abstract_gets_an_answer_that_rests_on_it(tmp_path: Path) -
         for name, document in HOSTILE.items()
     ]
     with model_server(tmp_path) as server:
-        replies = asking(tmp_path)(models(server.url)["answer_model"], requests, answer_fault)
+        replies = asking(tmp_path)(models(server.url)["answer_model"], requests, fault_of_answer)
     assert set(replies) == set(HOSTILE)
     assert {reply.failure for reply in replies.values()} == {None}
     assert all(Answer.model_validate_json(reply.text or "").evidence for reply in replies.values())

@@ -40,7 +40,7 @@ def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
     for source in sources:
         source["contexts"] = list(_contexts_with_text(source["contexts"] or [], texts))
     requests = [_request(source) if source["question"] else None for source in sources]
-    replies = ask(answerer, [request for request in requests if request], answer_fault)
+    replies = ask(answerer, [request for request in requests if request], fault_of_answer)
     rows = [
         _row(source, request, replies.get(str(source["pmid"])), answerer, branch)
         for source, request in zip(sources, requests, strict=True)
@@ -142,7 +142,7 @@ def _row(
     }
 
 
-def answer_fault(request: GenerationRequest, text: str) -> str | None:
+def fault_of_answer(request: GenerationRequest, text: str) -> str | None:
     """Why a text is no answer to the request that rests on what was given; None when it is one."""
     try:
         answer = Answer.model_validate_json(text)

@@ -27,7 +27,7 @@ def candidate_questions(
     sources = citations.select("pmid", "pubmed_file", "content_hash", "title", "abstract").to_dicts()
     requests = [GenerationRequest(str(row["pmid"]), "question", document_of(row)) for row in sources]
     readable = [request for request in requests if has_abstract(request.document)]
-    replies = {role: ask(generator, readable, _fault) for role, generator in generators.items()}
+    replies = {role: ask(generator, readable, fault_of_question) for role, generator in generators.items()}
     rows = [
         _about(source, branch)
         | _asked(replies[role].get(request.key), generators[role], request)
@@ -62,8 +62,9 @@ def excerpt(text: str) -> str:
     return text if len(text) <= _EXCERPT_CHARACTERS else text[: _EXCERPT_CHARACTERS - 1] + "\u2026"
 
 
-def question_fault(question: str) -> str | None:
-    """Why a normalised text is no question, whoever wrote it; None when it is one."""
+def fault_of_question(request: GenerationRequest, text: str) -> str | None:
+    """Why a text is no question, whoever wrote it; None when it is one."""
+    question = normalised(text)
     words = len(question.split())
     if not question:
         return "the question is empty"
@@ -88,7 +89,3 @@ def _asked(reply: Reply | None, generator: TextGenerator, request: GenerationReq
         "prompt_version": generator.prompt_version,
         "fingerprint": reply.fingerprint,
     }
-
-
-def _fault(request: GenerationRequest, text: str) -> str | None:
-    return question_fault(normalised(text))
