@@ -6,10 +6,10 @@ than beside a real one; `added_ms_per_text` is that weight itself.
 
 Both contenders use one engine in one process, and write from the same prompts, seeds and schema. `bare` is
 handed all prompts at once as tokens, made before. Ours renders the requests, looks them up in an empty
-generation store, applies the template, keeps and judges each reply as it comes. A random model ends no
-question, so each is cut off and asked for twice, in both. In turn, median of the rounds, after one that warms
-up, the prefix cache emptied before each. On a CPU the engine computes in the process that is measured, in CPU
-seconds of it; on a GPU it has a process of its own, and time is the clock's.
+generation store, applies the template, keeps and judges each reply as it comes. What is cut off is asked for
+once more, in both. In turn, median of the rounds, after one that warms up, the prefix cache emptied before
+each. On a CPU the engine computes in the process that is measured, in CPU seconds of it; on a GPU it has a
+process of its own, and time is the clock's.
 """
 
 import json
@@ -19,15 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Goal, Report, cpu_seconds, interleaved_medians
-from mkailin_resources.generation import ATTEMPTS, Asking, Materialization
+from mkailin_resources.generation import Asking, Materialization
 from mkailin_resources.generation_store import GenerationStore
-from mkailin_resources.models.interface import Document, GenerationRequest, Section
+from mkailin_resources.models.interface import Document, GenerationRequest, GenerationResult, Section
+from mkailin_resources.models.language_model import LanguageModel, Prompt
 from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.models.prompted import PromptedGenerator
 from mkailin_resources.models.prompting import PromptFile
@@ -74,41 +75,41 @@ def measure(folder: str) -> dict[str, Any]:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     model = VllmModel(ModelName(folder), engine_arguments=() if on_gpu else _ON_A_CPU)
     engine = model.engine()
-    generator = PromptedGenerator(model, PromptFile.load("question_domain"), 0.7, 24_000)
+    noted = _Noted(model)
     requests = list(_requests())
-    attempts = [
-        [generator.rendered(replace(one, attempt=attempt)) for one in requests] for attempt in range(ATTEMPTS)
-    ]
-    given: list[tuple[list[Any], list[Any]]] = [
-        (
-            [{"prompt_token_ids": engine.tokens(one)} for one in some],
-            [sampling_parameters(one) for one in some],
-        )
-        for some in attempts
-    ]
 
-    def bare() -> int:
-        outputs = [engine.llm.generate(*some, use_tqdm=False) for some in given]
-        return sum(len(output.outputs[0].token_ids) for some in outputs for output in some)
-
-    def ours() -> int:
+    def ours(by: LanguageModel = model) -> int:
+        generator = PromptedGenerator(by, PromptFile.load("question_domain"), 0.7, 24_000)
         with tempfile.TemporaryDirectory() as root:
             about = Materialization("candidate_questions", None, "benchmark", lambda _: None)
             ask = Asking(GenerationStore(Storage(root=root)), 1.0, about)
             ask(generator, requests, lambda *_: None)
         return ask.tallies[0].tokens_out
 
-    contenders = {"bare": bare, "ours": ours}
-    written = {name: work() for name, work in contenders.items()}
+    written = {"ours": ours(noted)}
+    given: list[tuple[list[Any], list[Any]]] = [
+        (
+            [{"prompt_token_ids": engine.tokens(one)} for one in some],
+            [sampling_parameters(one) for one in some],
+        )
+        for some in noted.rounds
+    ]
+
+    def bare() -> int:
+        outputs = [engine.llm.generate(*some, use_tqdm=False) for some in given]
+        return sum(len(output.outputs[0].token_ids) for some in outputs for output in some)
+
+    written["bare"] = bare()
     if max(written.values()) > 1.02 * min(written.values()):
         raise RuntimeError(f"the contenders did not write as many tokens: {written}")
+    contenders = {"bare": bare, "ours": ours}
 
     def seconds(work: Callable[[], object]) -> float:
         engine.llm.reset_prefix_cache()
         return (_clock_seconds if on_gpu else cpu_seconds)(work)
 
     medians = interleaved_medians(contenders, _ROUNDS, seconds)
-    texts = ATTEMPTS * _REQUESTS
+    texts = sum(map(len, noted.rounds))
     return {
         "on": torch.cuda.get_device_name() if on_gpu else "CPU",
         "texts": texts,
@@ -120,6 +121,30 @@ def measure(folder: str) -> dict[str, Any]:
         "added_ms_per_text": 1000 * (medians["ours"] - medians["bare"]) / texts,
         "vs_bare": medians["bare"] / medians["ours"],
     }
+
+
+@dataclass
+class _Noted:
+    """A language model that notes what it is asked, a list for each time."""
+
+    model: VllmModel
+    rounds: list[list[Prompt]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        return self.model.identity
+
+    def check(self) -> None:
+        self.model.check()
+
+    def complete(self, prompts: Iterable[Prompt]) -> Iterator[GenerationResult]:
+        asked = list(prompts)
+        self.rounds.append(asked)
+        yield from self.model.complete(asked)
 
 
 def _requests() -> Iterator[GenerationRequest]:
