@@ -138,6 +138,10 @@ class _Noted:
     def identity(self) -> tuple[str, ...]:
         return self.model.identity
 
+    @property
+    def version(self) -> str:
+        return self.model.version
+
     def check(self) -> None:
         self.model.check()
 

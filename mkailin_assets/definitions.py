@@ -69,7 +69,7 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
 
 def _model(key: str, handed_in: Mapping[str, Any]) -> str:
     model: TextGenerator = handed_in[key]
-    return f"{model.name}:{model.prompt_version}"
+    return model.version
 
 
 def _content(path: str) -> str:

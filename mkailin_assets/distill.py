@@ -20,6 +20,7 @@ from rich.table import Table
 
 from mkailin_assets import automation
 from mkailin_assets.freshness import Freshness
+from mkailin_assets.generations import TABLES_OF_TEXTS
 from mkailin_assets.gpu import set_pool_limit
 from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAGS, unbroken
 from mkailin_assets.progress import console
@@ -48,6 +49,16 @@ class Distillation:
         self._seconds: dict[str, float] = {}
         self._touched: dict[str, set[str | None]] = {}
         self.failures: list[str] = []
+
+    def check_models(self) -> None:
+        """Raise `ModelUnavailable` where a model is missing that as far as is known now has to be asked."""
+        models = [model for model in agents(self._settings).values() if model.is_paid]
+        branches = self._branches() if models else []
+        wanted: list[tuple[str, str | None]] = [(name, one) for name in TABLES_OF_TEXTS for one in branches]
+        wanted.append(("benchmark_report", None))
+        if models and any(self._freshness.reason(*table) for table in wanted):
+            for model in models:
+                model.check()
 
     def run(self, files: Sequence[str]) -> None:
         """Bring every stage up to date; raises `Incomplete` where what follows would have no ground."""
@@ -198,7 +209,6 @@ def close_killed_runs(instance: DagsterInstance) -> None:
         pid = _pid(instance, run.run_id)
         if pid is not None and not _alive(pid, record.update_timestamp.timestamp()):
             instance.report_run_failed(run, "The process was killed; what it had published is kept.")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def _pid(instance: DagsterInstance, run_id: str) -> int | None:
@@ -263,15 +273,14 @@ def _distill(settings: Settings) -> int:
     from mkailin_assets.definitions import defs
 
     began = time.monotonic()
-    try:
-        for model in agents(settings).values():
-            model.check()
-    except ModelUnavailable as error:
-        say(error, "red")
-        return 2
     with DagsterInstance.get() as instance:
         set_up(instance, settings)
         distillation = Distillation(defs, instance, settings)
+        try:
+            distillation.check_models()
+        except ModelUnavailable as error:
+            say(error, "red")
+            return 2
         try:
             distillation.run(register_files(instance, settings))
         except NlmError as error:

@@ -81,19 +81,22 @@ def corpus_cost(generation: Generation) -> dict[str, Any]:
 
 def _money(
     generation: Generation, spent: Iterable[tuple[str, int, int]], saved: Iterable[tuple[str, int, int]]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Money by the prices the user gave; nothing where none was given, since prices are never guessed."""
+    spent, saved = list(spent), list(saved)
     sums = {
         name: [price for tokens in of if (price := generation.price(*tokens)) is not None]
         for name, of in (("money_spent", spent), ("money_saved_by_reuse", saved))
     }
-    return {name: round(sum(prices), 6) for name, prices in sums.items() if prices}
+    money: dict[str, Any] = {name: round(sum(prices), 6) for name, prices in sums.items() if prices}
+    unpriced = sorted({tokens[0] for tokens in spent} - generation.prices.keys())
+    return money | {"models_without_price": unpriced} if money and unpriced else money
 
 
 class PruneConfig(dg.Config):
     """What to remove of the texts that models wrote."""
 
-    unused_for_days: float = Field(30, ge=0, description="Texts no table names and older than this go")
+    older_than_days: float = Field(30, ge=0, description="Texts no table names and older than this go")
 
 
 @dg.op
@@ -101,7 +104,7 @@ def prune_unused_texts(
     context: dg.OpExecutionContext, storage: Storage, generation: Generation, config: PruneConfig
 ) -> None:
     """Remove the texts of models that no row of a table rests on; to have one again is to pay again."""
-    before = datetime.now(UTC) - timedelta(days=config.unused_for_days)
+    before = datetime.now(UTC) - timedelta(days=config.older_than_days)
     pruned = generation.store.prune(used_texts(storage), before)
     context.log.info(f"{pruned.rows:,} texts removed, {pruned.bytes:,} bytes before compression")
     context.add_output_metadata({"texts_removed": pruned.rows, "bytes": pruned.bytes})

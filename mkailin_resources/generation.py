@@ -24,6 +24,7 @@ from mkailin_resources.models.interface import (
     GenerationRequest,
     GenerationResult,
     GeneratorFault,
+    NotAReply,
     TextGenerator,
 )
 from mkailin_resources.storage import Storage
@@ -36,6 +37,9 @@ CUT_OFF = "the reply was cut off at the limit of tokens"
 _REPORT_EVERY_S = 5.0
 _LOOKED_UP_AT_ONCE = 256
 _REASONS_NAMED = 3
+_EXCERPT = 200
+# So few refused replies fail no partition, however small it is: to ask again would change nothing.
+_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Tally:
     """What asking one generator came to.
 
     `reused` requests needed no call; `generated` counts the texts that the model wrote now, refused ones
-    too; `failed` requests have no accepted text. Tokens are those the model read and wrote now, and
-    `reused_tokens` those that it did not have to.
+    too; `failed` requests have no accepted text, `refused` ones of them were answered. Tokens are those the
+    model read and wrote now, and `reused_tokens` those that it did not have to.
     """
 
     generator: str
@@ -71,6 +75,7 @@ class Tally:
     reused: int = 0
     generated: int = 0
     failed: int = 0
+    refused: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
     reused_tokens_in: int = 0
@@ -151,7 +156,8 @@ class Asking:
         finally:
             self._store.record([self._reuse(tally)])
         self._about.say(f"{tally.asked}: {tally.summary()}")
-        if tally.failed > self._max_failed_share * tally.requests:
+        is_few = tally.refused == tally.failed < _FEW
+        if tally.failed > self._max_failed_share * tally.requests and not is_few:
             raise TooManyFailures(
                 f"{tally.asked}: more than {self._max_failed_share:.0%} failed: {tally.summary()}. "
                 "What was answered is kept: mend the cause and run it again, or allow more "
@@ -213,6 +219,9 @@ class _Rounds:
         for twin, first in self._twins.items():
             replies[twin] = replies[first]
             self._count(replies[first], is_reused=True)
+        if len(replies) != len(requests):
+            unasked = len(requests) - len(replies)
+            raise GeneratorFault(f"{self._generator.name} left {unasked} of {len(requests)} requests unasked")
         self._tally.seconds = time.monotonic() - self._began
         return replies
 
@@ -284,8 +293,11 @@ class _Rounds:
         fingerprint = self._fingerprints[request.key]
         if result.text is None:
             return Reply(fingerprint, failure=result.failure)
-        text = self._generator.read(request, result.text)
-        reason = CUT_OFF if result.truncated else fault(request, text)
+        try:
+            text = self._generator.read(request, result.text)
+            reason = CUT_OFF if result.truncated else fault(request, text)
+        except NotAReply as error:
+            reason = CUT_OFF if result.truncated else f"{error}: {result.text[:_EXCERPT]}"
         if reason:
             return Reply(fingerprint, failure=reason, refused=result.text)
         return Reply(fingerprint, text=text)
@@ -318,6 +330,7 @@ class _Rounds:
         tally.reused += is_reused
         if reply.failure is not None:
             tally.failed += 1
+            tally.refused += reply.refused is not None
             # What stands behind a colon is the text a reason is about.
             tally.reasons[reply.failure.split(": ")[0]] += 1
         now = time.monotonic()

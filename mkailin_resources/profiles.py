@@ -1,5 +1,7 @@
 """The named sets of resources, and the one place where environment variables are read."""
 
+import json
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -67,6 +69,7 @@ class Settings:
     concurrency: int
     temperature: float
     input_characters: int
+    vllm: Mapping[str, Any]
     gpu_runs: int
     max_failed_share: float
     prices: Mapping[str, tuple[float, float]]
@@ -127,6 +130,7 @@ class Settings:
             concurrency=int(number("CONCURRENCY", 64, 1, 4096)),
             temperature=number("TEMPERATURE", 0, 0, 2),
             input_characters=int(number("INPUT_CHARACTERS", 24_000, 500, 10_000_000)),
+            vllm=_vllm_arguments(value("VLLM_ARGUMENTS", "{}")),
             # Rules need no GPU: they run beside one another as all else does.
             gpu_runs=int(number("GPU_RUNS", 1 if common else 2, 1, 1_000)),
             max_failed_share=number("MAX_FAILED_SHARE", 0.2, 0, 1),
@@ -182,11 +186,19 @@ def local(settings: Settings) -> dict[str, TextGenerator]:
 
 def gpu(settings: Settings) -> dict[str, TextGenerator]:
     """Models on this machine's GPU through vLLM; or an endpoint, such as a vLLM server."""
-    adapters = {
-        name.name: tuple(sorted({other.adapter for other in settings.models.values() if other.adapter}))
-        for name in settings.models.values()
-    }
-    return _agents(settings, lambda name: VllmModel(model=name, adapters=adapters[name.name]))
+    names = settings.models.values()
+
+    def engine(name: ModelName) -> VllmModel:
+        of_base = {
+            other.adapter for other in names if (other.name, other.revision) == (name.name, name.revision)
+        }
+        return VllmModel(
+            model=name,
+            adapters=tuple(sorted(of_base - {""})),
+            engine_arguments=tuple(sorted(settings.vllm.items())),
+        )
+
+    return _agents(settings, engine)
 
 
 def _agents(settings: Settings, engine: Callable[[ModelName], LanguageModel]) -> dict[str, TextGenerator]:
@@ -227,10 +239,23 @@ def _model_name(variable: str, text: str, endpoint: str) -> ModelName:
 def _endpoint(url: str) -> str:
     if url and not re.fullmatch(r"https?://[^\s@?#]+", url):
         raise InvalidSetting(
-            f"MKAILIN_ENDPOINT is {url.rpartition('@')[2]!r}; set it to a URL such as "
+            f"MKAILIN_ENDPOINT is {re.split(r'[?#]', url.rpartition('@')[2])[0]!r}; set it to a URL such as "
             "http://127.0.0.1:8000/v1, and the key, if it needs one, to MKAILIN_API_KEY"
         )
     return url.rstrip("/")
+
+
+def _vllm_arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text)
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidSetting(
+            f"MKAILIN_VLLM_ARGUMENTS is {text!r}; set it to a JSON object of arguments of vllm.LLM, such as "
+            '{"tensor_parallel_size": 2, "max_model_len": 16384}'
+        )
+    return arguments
 
 
 def _prices(text: str) -> dict[str, tuple[float, float]]:
@@ -242,7 +267,7 @@ def _prices(text: str) -> dict[str, tuple[float, float]]:
             per_million = tuple(float(number) for number in price.split("/"))
         except ValueError:
             per_million = ()
-        if not name or len(per_million) != 2 or min(per_million) < 0:
+        if not name or len(per_million) != 2 or not all(0 <= price < math.inf for price in per_million):
             raise InvalidSetting(
                 f"MKAILIN_PRICES has {part!r}; write MODEL=IN/OUT for each model, such as "
                 "my-model=0.15/0.60: what a million tokens read and a million tokens written cost"

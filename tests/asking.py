@@ -24,6 +24,10 @@ class Writer:
     is_there: bool = True
     asked: list[GenerationRequest] = field(default_factory=list)
 
+    @property
+    def version(self) -> str:
+        return f"{self.name}:{self.prompt_version}"
+
     def check(self) -> None:
         if not self.is_there:
             raise ModelUnavailable("start it, or set MKAILIN_MODEL")

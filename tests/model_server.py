@@ -213,6 +213,8 @@ class _Server:
         if refusal := self.refusal(request):
             return refusal
         asked = json.loads(await request.read())
+        if "messages" not in asked:
+            return _error(400, "messages: Field required")
         content = asked["messages"][-1]["content"]
         prompt = prompt_id(content, asked.get("seed", 0))
         self.visits += 1

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from asking import Writer, says, unpaid
 
+from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions import checks
 from mkailin_assets.questions.assets import candidate_questions as candidate_questions_asset
@@ -18,7 +19,7 @@ from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_resources.generation import Generation
 from mkailin_resources.models.extractive import ConclusionQuestioner, StatementTitleQuestioner
 from mkailin_resources.models.interface import GenerationRequest, GenerationResult, GeneratorFault
-from mkailin_resources.storage import Storage
+from mkailin_resources.storage import ParquetTables, Storage
 
 AGENTS = {"domain": StatementTitleQuestioner(), "general": ConclusionQuestioner()}
 
@@ -142,14 +143,25 @@ def test_the_fingerprint_follows_the_text_and_not_the_pmid() -> None:
 
 
 def test_the_asset_reports_questions_and_reasons(tmp_path: Path) -> None:
-    context = dg.build_asset_context(partition_key="C23")
-    rows = citations(citation(1), citation(2, abstract=[]))
-    generation = Generation(storage=Storage(root=str(tmp_path)))
-    output = candidate_questions_asset(context, rows, AGENTS["domain"], AGENTS["general"], generation)
+    storage = Storage(root=str(tmp_path))
+    storage.write_table(citations(citation(1), citation(2, abstract=[])), "branch_citations", "C23")
+    done = dg.materialize(
+        [candidate_questions_asset, dg.AssetSpec("branch_citations", partitions_def=mesh_branches)],
+        selection=[candidate_questions_asset],
+        partition_key="C23",
+        resources={
+            "io_manager": ParquetTables(storage=storage),
+            "domain_model": AGENTS["domain"],
+            "general_model": AGENTS["general"],
+            "generation": Generation(storage=storage),
+        },
+    )
+    [output] = done.asset_materializations_for_node("candidate_questions")
     assert output.metadata["citations"].value == 2
     assert output.metadata["questions_by_role"].value == {"domain": 1, "general": 1}
     assert output.metadata["failures"].value == {NO_ABSTRACT: 2}
-    assert output.value.height == 4
+    assert (output.metadata["requests"].value, output.metadata["generated"].value) == (2, 2)
+    assert done.output_for_node("candidate_questions").height == 4
 
 
 QUESTIONS = candidate_questions(citations(citation(1), citation(2), citation(3)), AGENTS, "C23", unpaid)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from mkailin_resources.models.interface import (
     GenerationResult,
     GeneratorFault,
     ModelUnavailable,
+    NotAReply,
     Section,
 )
 from mkailin_resources.storage import Storage
@@ -34,6 +36,12 @@ def no_fault(request: GenerationRequest, text: str) -> str | None:
 
 def want_a_question(request: GenerationRequest, text: str) -> str | None:
     return None if text.endswith("?") else f"no question: {text}"
+
+
+def asked_for_ten(failing: int, write: object) -> Writer:
+    return paid(
+        lambda one: write(one) if int(one.key) < failing else GenerationResult(one.key, text="Is it?")
+    )  # type: ignore[operator]
 
 
 def paid(write: object = None, **settings: object) -> Writer:
@@ -221,3 +229,35 @@ def test_money_is_counted_where_a_price_is_given_and_never_guessed(tmp_path: Pat
     generation = Generation(storage=Storage(root=str(tmp_path)), prices={"priced": [0.5, 2.0]})
     assert generation.price("priced", 1_000_000, 500_000) == 1.5
     assert generation.price("other", 1_000_000, 500_000) is None
+
+
+def test_a_handful_of_refused_replies_fails_no_small_branch_and_more_do(tmp_path: Path) -> None:
+    def refused(one: GenerationRequest) -> GenerationResult:
+        return GenerationResult(one.key, text="It is.")
+
+    few = asking(tmp_path / "few", max_failed_share=0.2)
+    assert len(few(asked_for_ten(4, refused), requests(10), want_a_question)) == 10
+    with pytest.raises(TooManyFailures):
+        asking(tmp_path / "many", max_failed_share=0.2)(
+            asked_for_ten(5, refused), requests(10), want_a_question
+        )
+
+
+def test_a_reply_that_is_not_of_the_form_asked_for_is_quarantined(tmp_path: Path) -> None:
+    class Strict(Writer):
+        def read(self, request: GenerationRequest, text: str) -> str:
+            raise NotAReply("not the form asked for")
+
+    reply = asking(tmp_path)(Strict(says("Is it?"), is_paid=True), requests(1), no_fault)["0"]
+    assert (reply.text, reply.refused) == (None, "Is it?")
+    assert reply.failure == "not the form asked for: Is it?"
+
+
+def test_a_generator_that_stops_early_is_an_error_even_at_the_end_of_a_batch(tmp_path: Path) -> None:
+    class Tired(Writer):
+        def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationResult]:
+            for request in islice(requests, 256):
+                yield GenerationResult(request.key, text="Is it?")
+
+    with pytest.raises(GeneratorFault, match="of 2000 requests"):
+        asking(tmp_path)(Tired(says("")), requests(2_000), no_fault)

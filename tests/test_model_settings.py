@@ -1,5 +1,7 @@
 """Which models the settings name, and what a wrong setting is told."""
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
@@ -46,15 +48,20 @@ def test_the_two_questioners_have_prompts_of_their_own() -> None:
 
 
 def test_an_agent_may_have_a_model_of_its_own_with_revision_and_adapter() -> None:
-    made = models(PROFILE="gpu", MODEL="base", DOMAIN_MODEL="base@abc+adapters/domain", ANSWER_MODEL="big")
+    made = models(
+        PROFILE="gpu", MODEL="base@abc", DOMAIN_MODEL="base@abc+adapters/domain", ANSWER_MODEL="big"
+    )
     assert {agent: one.model.model for agent, one in made.items()} == {  # type: ignore[attr-defined]
         "domain_model": ModelName("base", "abc", "adapters/domain"),
-        "general_model": ModelName("base"),
+        "general_model": ModelName("base", "abc"),
         "answer_model": ModelName("big"),
     }
-    engine = made["general_model"].model
-    assert isinstance(engine, VllmModel)
-    assert engine.adapters == ("adapters/domain",)
+    adapters = {agent: one.model.adapters for agent, one in made.items()}  # type: ignore[attr-defined]
+    assert adapters == {
+        "domain_model": ("adapters/domain",),
+        "general_model": ("adapters/domain",),
+        "answer_model": (),
+    }
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,8 @@ def test_an_agent_may_have_a_model_of_its_own_with_revision_and_adapter() -> Non
         ({"PROFILE": "gpu", "ENDPOINT": "http://h/v1", "MODEL": "m+folder"}, "name of its own"),
         ({"CONCURRENCY": "many"}, "MKAILIN_CONCURRENCY is 'many'; set it to a number from 1 to 4096"),
         ({"MAX_FAILED_SHARE": "20"}, "MKAILIN_MAX_FAILED_SHARE"),
+        ({"VLLM_ARGUMENTS": "big"}, "JSON object"),
+        ({"PRICES": "gpt=nan/1"}, "MODEL=IN/OUT"),
         ({"PRICES": "gpt 1"}, "MODEL=IN/OUT"),
         ({"PRICES": "gpt=1/-2"}, "MODEL=IN/OUT"),
     ],
@@ -76,10 +85,11 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(wrong: dict[str, str], sai
 
 
 def test_a_key_in_the_address_of_an_endpoint_is_refused_and_not_repeated() -> None:
-    with pytest.raises(InvalidSetting) as refused:
-        settings(ENDPOINT="https://me:secret@models.example/v1")
-    assert "secret" not in str(refused.value)
-    assert "MKAILIN_API_KEY" in str(refused.value)
+    for url in ("https://me:secret@models.example/v1", "https://models.example/v1?key=secret"):
+        with pytest.raises(InvalidSetting) as refused:
+            settings(ENDPOINT=url)
+        assert "secret" not in str(refused.value)
+        assert "MKAILIN_API_KEY" in str(refused.value)
 
 
 def test_prices_are_read_for_each_model() -> None:
@@ -107,12 +117,23 @@ def test_setting_up_limits_the_pool_by_the_settings() -> None:
             ]
 
 
-def test_another_model_or_prompt_is_another_code_version() -> None:
+def test_whatever_decides_a_text_is_part_of_the_code_version(tmp_path: Path) -> None:
     def version(**values: str) -> str | None:
         defs = definitions(settings(NLM_URL="sample", **values))
         return defs.resolve_assets_def(dg.AssetKey("candidate_questions")).code_versions_by_key[
             dg.AssetKey("candidate_questions")
         ]
 
-    seen = {version(), version(PROFILE="gpu"), version(PROFILE="gpu", MODEL="other")}
-    assert len(seen) == 3
+    changed: list[dict[str, str]] = [
+        {"MODEL": "other"},
+        {"MODEL": "model@2"},
+        {"DOMAIN_MODEL": f"model+{tmp_path}"},
+        {"TEMPERATURE": "1"},
+        {"INPUT_CHARACTERS": "900"},
+        {"VLLM_ARGUMENTS": '{"quantization": "fp8"}'},
+    ]
+    seen = {version()} | {version(**{"PROFILE": "gpu", "MODEL": "model"} | one) for one in [{}, *changed]}
+    assert len(seen) == 2 + len(changed)
+    before = version(PROFILE="gpu", DOMAIN_MODEL=f"model+{tmp_path}")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"trained anew")
+    assert version(PROFILE="gpu", DOMAIN_MODEL=f"model+{tmp_path}") != before

@@ -21,6 +21,7 @@ class Model:
 
     identity: tuple[str, ...] = ("model", "revision", "adapter")
     name: str = "model"
+    version: str = "model"
     prompts: list[Prompt] = field(default_factory=list)
 
     def check(self) -> None:

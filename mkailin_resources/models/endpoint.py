@@ -7,6 +7,7 @@ again, so that each prompt ends in one result, and none is asked again once it w
 import asyncio
 import json
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _WRONG_ANSWERS = 6  # to one request, which then is a failure
 _LONGEST_RETRY_AFTER_S = 60.0
+_SPREAD_S = 0.5  # after it, so that not all come again at once
 _FIRST_BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 20.0
 _LONGEST_BACKOFF_AWAY_S = 5.0  # so that a server that is back is soon found to be
@@ -39,8 +42,9 @@ _WARN_S = 5.0
 _CHECK_S = 5.0
 _CHECK_TRY_S = 2.0
 
-# Results that wait to be taken, besides the requests in flight; some seconds' worth, for takers that pause.
-_WAITING_RESULTS = 1024
+# Results that wait to be taken, besides the requests in flight.
+_WAITING_RESULTS = 256
+_TAKEN_AT_ONCE = 16
 # Results go over in batches: a thread woken for each one costs more than the request.
 _HAND_OVER_S = 0.002
 
@@ -83,6 +87,16 @@ class Endpoint:
     def name(self) -> str:
         """What the server calls the model."""
         return self.model.name
+
+    @property
+    def chat_url(self) -> str:
+        """Where conversations are completed."""
+        return f"{self.url.rstrip('/')}/chat/completions"
+
+    @property
+    def version(self) -> str:
+        """The model as it is asked for."""
+        return str(self.model)
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -154,12 +168,14 @@ class Endpoint:
         try:
             async with _session(_CHECK_TRY_S) as session:
                 reply: _Reply = await trying(_send, session, "GET", f"{self.url.rstrip('/')}/models", key)
+                if reply.status in (404, 405):  # some endpoints have no such page
+                    reply = await trying(_send, session, "POST", self.chat_url, key, b"{}")
+                    if reply.status in (400, 422):
+                        return
         except _TryAgain as fault:
             raise ModelUnavailable(
                 f"{self.url}: {fault.reason}; start the server, or mend MKAILIN_ENDPOINT"
             ) from None
-        if reply.status in (404, 405):  # some endpoints have no such page
-            return
         if reply.status != 200:
             raise self.refusal(reply.status, reply.message(key))
         try:
@@ -189,7 +205,6 @@ class _Run:
         self.endpoint = endpoint
         self.prompts = prompts
         self.batches = batches
-        self.chat_url = f"{endpoint.url.rstrip('/')}/chat/completions"
         self.batch: list[GenerationResult] = []
         # Ready to be sent, so that a worker need not wait for the next prompt; None ends a worker.
         self.bodies: asyncio.Queue[tuple[str, bytes] | None] = asyncio.Queue(endpoint.concurrency)
@@ -224,15 +239,22 @@ class _Run:
         self.room.set()
 
     async def _take(self) -> None:
-        for prompt in self.prompts:
-            self.untaken += 1
-            await self.bodies.put((prompt.key, self._body(prompt)))
-            await asyncio.sleep(0)  # answers that have come go before the next prompt
-            while self.untaken >= 2 * self.endpoint.concurrency + _WAITING_RESULTS:
-                self.room.clear()
-                await self.room.wait()
+        loop = asyncio.get_running_loop()
+        # In a thread: whoever makes the prompts may look things up for a while, and answers must not wait.
+        with ThreadPoolExecutor(1, thread_name_prefix="prompts") as thread:
+            while some := await loop.run_in_executor(thread, self._next):
+                for asked in some:
+                    self.untaken += 1
+                    await self.bodies.put(asked)
+                while self.untaken >= 2 * self.endpoint.concurrency + _WAITING_RESULTS:
+                    self.room.clear()
+                    await self.room.wait()
         for _ in range(self.endpoint.concurrency):
             await self.bodies.put(None)
+
+    def _next(self) -> list[tuple[str, bytes]]:
+        """Key and body of the next requests; none at the end."""
+        return [(prompt.key, self._body(prompt)) for prompt in islice(self.prompts, _TAKEN_AT_ONCE)]
 
     async def _worker(self) -> None:
         while asked := await self.bodies.get():
@@ -257,19 +279,22 @@ class _Run:
             except _TryAgain as fault:
                 wrong += fault.counts
                 if wrong == _WRONG_ANSWERS:
+                    kind, _, detail = fault.reason.partition(": ")
                     return GenerationResult(
-                        name, failure=f"{wrong} tries came to nothing, at last: {fault.reason}"
+                        name, failure=f"{kind}, {wrong} times: {detail or 'no more is said'}"
                     )
                 await asyncio.sleep(self._pause(fault, tries))
                 tries.attempt_number += 1
 
     async def _try(self, name: str, body: bytes) -> GenerationResult:
         while (pause := self.not_before - time.monotonic()) > 0:
-            await asyncio.sleep(pause)
+            await asyncio.sleep(pause + random.random() * _SPREAD_S)
         begun = time.monotonic()
         key = self.endpoint.key()
         try:
-            result = self._read(await _send(self.session, "POST", self.chat_url, key, body), name, key)
+            result = self._read(
+                await _send(self.session, "POST", self.endpoint.chat_url, key, body), name, key
+            )
         except _TryAgain as fault:
             # A silent server may have died with the request, unless others are answered.
             fault.counts |= fault.unclear and self.answered_at > begun
@@ -286,7 +311,9 @@ class _Run:
         if status == 200:
             return _result(reply, name, key)
         message = reply.message(key)
-        if 400 <= status < 500 and status not in (401, 402, 403, 404, 405):
+        # Once key and model are known to be good, these are about the request: some gateways moderate.
+        is_about_all = status in (401, 402, 405) or (status in (403, 404) and not self.answered_at)
+        if 400 <= status < 500 and not is_about_all:
             return GenerationResult(name, failure=f"the server refused it with {status}: {message}")
         raise self.endpoint.refusal(status, message)
 

@@ -84,6 +84,10 @@ class ModelUnavailable(RuntimeError):
     """A model cannot be asked at all; the message says what to install, start or set."""
 
 
+class NotAReply(ValueError):
+    """A text has not the form that was asked for; the message says what is wrong."""
+
+
 class TextGenerator(Protocol):
     """A model or agent that writes questions, evaluations or answers."""
 
@@ -102,6 +106,14 @@ class TextGenerator(Protocol):
         """Whether a result costs money or GPU time, and is kept in the generation store."""
         ...
 
+    @property
+    def version(self) -> str:
+        """Changes with all that may change its texts, so that tables made before count as out of date.
+
+        Quick: no weights are read.
+        """
+        ...
+
     def check(self) -> None:
         """Raise `ModelUnavailable` where it cannot be asked now; quick, before any work is done."""
         ...
@@ -117,7 +129,7 @@ class TextGenerator(Protocol):
     def read(self, request: GenerationRequest, text: str) -> str:
         """What a result's text says: a question, or the JSON of an `Answer` or `Verdict`.
 
-        A text that says nothing of the kind comes back as it is, to be refused by whoever wanted it.
+        Raises `NotAReply` for a text that has not the form asked for.
         """
         ...
 

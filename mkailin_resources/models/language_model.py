@@ -54,6 +54,11 @@ class LanguageModel(Protocol):
         """
         ...
 
+    @property
+    def version(self) -> str:
+        """Changes with its identity; quick, no weights are read."""
+        ...
+
     def check(self) -> None:
         """Raise `ModelUnavailable`, saying what to install, start or set, if it cannot be asked."""
         ...

@@ -42,8 +42,9 @@ def check_adapter(adapter: str) -> None:
 def identity(model: ModelName) -> tuple[str, str, str]:
     """Name, revision and hash of the adapter; `ModelUnavailable` where they cannot be found out."""
     try:
-        return model.name, model.resolved_revision(), model.adapter_hash()
-    except OSError as error:
+        # A folder is known by its content alone: moved elsewhere, it is the same model.
+        return "" if model.is_folder else model.name, model.resolved_revision(), model.adapter_hash()
+    except (OSError, ImportError, ValueError) as error:
         raise unavailable(model, error) from error
 
 

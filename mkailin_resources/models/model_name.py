@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 _BLOCK = 1 << 20
+_DECIDING = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _NAME = re.compile(r"(?P<name>[^@+\s]+)(?:@(?P<revision>[^@+\s]+))?(?:\+(?P<adapter>[^+]+))?")
 
 
@@ -47,22 +48,34 @@ class ModelName:
         """
         return _folder_hash(self.name) if self.is_folder else _commit(self.name, self.revision or "main")
 
+    def version(self) -> str:
+        """The name, with sizes and times of the files in its folders: changes when they do; reads none."""
+        files = [
+            (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+            for folder in (self.name, self.adapter)
+            if folder and Path(folder).expanduser().is_dir()
+            for path in _files(folder)
+        ]
+        changed = hashlib.blake2b(repr(files).encode(), digest_size=4).hexdigest() if files else ""
+        return f"{self}{changed and f' ({changed})'}"
+
     def adapter_hash(self) -> str:
         """Hash of the adapter's files; empty where there is no adapter."""
         return _folder_hash(self.adapter) if self.adapter else ""
 
 
+def _files(folder: str) -> list[Path]:
+    """The files of settings and weights in a folder, those that decide what the model writes."""
+    found = Path(folder).expanduser().iterdir()
+    return sorted(path for path in found if path.suffix in _DECIDING)
+
+
 @cache
 def _folder_hash(folder: str) -> str:
-    """Hash of the settings and weights in a folder, those that decide what the model writes."""
-    root = Path(folder).expanduser()
-    files = sorted(
-        path
-        for path in root.iterdir()
-        if path.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt")
-    )
+    """Hash of the files of a folder that decide what the model writes."""
+    files = _files(folder)
     if not files:
-        raise FileNotFoundError(f"{root}: there is no model in this folder")
+        raise FileNotFoundError(f"{folder}: there is no model in this folder")
     digest = hashlib.blake2b(digest_size=16)
     for path in files:
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
@@ -76,10 +89,10 @@ def _folder_hash(folder: str) -> str:
 def _commit(name: str, revision: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    if isinstance(cached, str):
-        return Path(cached).parent.name
     try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
         return str(HfApi().model_info(name, revision=revision, timeout=30).sha)
     except Exception as error:  # its client's own errors of the network are no OSError
         raise OSError(f"{name}: its commit cannot be found out: {error}") from error

@@ -5,9 +5,10 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from threading import Lock
 from typing import ClassVar
 
-from mkailin_resources.models.interface import GenerationRequest, GenerationResult, Task
+from mkailin_resources.models.interface import GenerationRequest, GenerationResult, NotAReply, Task
 from mkailin_resources.models.language_model import LanguageModel, Prompt, Sampling
 from mkailin_resources.models.prompting import PromptFile, Rendered, read_reply
 
@@ -46,6 +47,8 @@ class PromptedGenerator:
     _rendered: "OrderedDict[GenerationRequest, Rendered]" = field(
         default_factory=OrderedDict, init=False, repr=False, compare=False
     )
+    # Looked up in one thread, asked in another and read in a third.
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -56,6 +59,11 @@ class PromptedGenerator:
     def prompt_version(self) -> str:
         """The prompt's name, version and hash."""
         return self.prompt.version
+
+    @property
+    def version(self) -> str:
+        """Model, prompt, and the settings that decide a text."""
+        return f"{self.model.version}:{self.prompt.version}:{self.temperature:g}:{self.max_characters}"
 
     def check(self) -> None:
         """Raise `ModelUnavailable` where the model cannot be asked now."""
@@ -95,7 +103,10 @@ class PromptedGenerator:
 
     def read(self, request: GenerationRequest, text: str) -> str:
         """What a reply says, as `TextGenerator.read` promises."""
-        return read_reply(self.prompt.task, self._render(request), text)
+        said = read_reply(self.prompt.task, self._render(request), text)
+        if said is text:
+            raise NotAReply("the reply has not the form asked for, or rests on sentences it was not shown")
+        return said
 
     def rendered(self, request: GenerationRequest) -> Prompt:
         """A request as the model is given it."""
@@ -109,10 +120,12 @@ class PromptedGenerator:
     def _render(self, request: GenerationRequest) -> Rendered:
         """Render, or take what was rendered for the same input a moment ago."""
         same = replace(request, key="", attempt=0)
-        rendered = self._rendered.pop(same, None)
+        with self._lock:
+            rendered = self._rendered.get(same)
         if rendered is None:
             rendered = self.prompt.render(same, self.max_characters)
-        self._rendered[same] = rendered
-        if len(self._rendered) > _REMEMBERED:
-            self._rendered.popitem(last=False)
+            with self._lock:
+                self._rendered[same] = rendered
+                if len(self._rendered) > _REMEMBERED:
+                    self._rendered.popitem(last=False)
         return rendered

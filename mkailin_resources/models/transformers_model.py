@@ -42,6 +42,11 @@ class TransformersModel:
         return str(self.model)
 
     @property
+    def version(self) -> str:
+        """The model as it is asked for, and whether the files of a folder changed."""
+        return self.model.version()
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """Name, revision and hash of the adapter; `ModelUnavailable` where they cannot be found out."""
         return model_files.identity(self.model)

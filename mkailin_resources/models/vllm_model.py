@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # The ranks of adapters that vLLM makes room for.
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_DECIDING = ("dtype", "quantization", "kv_cache_dtype", "hf_overrides", "rope_scaling", "tokenizer")
 _ELSEWHERE = "set MKAILIN_ENDPOINT to a server that runs it, or MKAILIN_PROFILE=local for a small model here"
 
 
@@ -35,15 +36,12 @@ class VllmModel:
     one; when another is asked for, the former is shut down first, as one model fits a GPU. `adapters` are the
     folders of all adapters that will be used over this base; the model's own is always among them.
 
-    `max_model_len` is the most tokens of a prompt with its reply, by default what the model takes;
-    `gpu_memory_utilization` the share of the GPU's memory that vLLM may take; `engine_arguments` are
-    further arguments of `vllm.LLM`. None of them decides what a model writes.
+    `engine_arguments` are arguments of `vllm.LLM`. Those that decide what a model writes, such as the
+    quantization, are part of its identity.
     """
 
     model: ModelName
     adapters: tuple[str, ...] = ()
-    max_model_len: int | None = None
-    gpu_memory_utilization: float = 0.9
     engine_arguments: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -52,9 +50,14 @@ class VllmModel:
         return str(self.model)
 
     @property
+    def version(self) -> str:
+        """The model as it is asked for, and whether the files of a folder changed."""
+        return " ".join([self.model.version(), *self._deciding()])
+
+    @property
     def identity(self) -> tuple[str, ...]:
-        """Name, revision and hash of the adapter; `ModelUnavailable` where they cannot be found out."""
-        return model_files.identity(self.model)
+        """Name, revision, adapter's hash, arguments; `ModelUnavailable` where they cannot be found out."""
+        return (*model_files.identity(self.model), *self._deciding())
 
     def check(self) -> None:
         """Raise `ModelUnavailable` where vLLM, a GPU, a folder or an adapter is missing; starts nothing."""
@@ -112,6 +115,10 @@ class VllmModel:
             _running.append(Engine(self.model, self._adapters(), arguments))
         return _running[0]
 
+    def _deciding(self) -> list[str]:
+        """Those arguments that decide what a model writes."""
+        return [f"{name}={value}" for name, value in self.engine_arguments if name in _DECIDING]
+
     def _adapters(self) -> tuple[str, ...]:
         own = (self.model.adapter,) if self.model.adapter else ()
         return tuple(sorted({*own, *self.adapters}))
@@ -132,15 +139,13 @@ class VllmModel:
             "model": str(Path(self.model.name).expanduser()) if self.model.is_folder else self.model.name,
             "revision": commit,
             "tokenizer_revision": commit,
-            "trust_remote_code": False,
             "load_format": "safetensors",
-            "max_model_len": self.max_model_len,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
             "enable_prefix_caching": True,
             # Between the parts of an object a model may write spaces without end, unless told not to.
             "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
             **lora,
             **dict(self.engine_arguments),
+            "trust_remote_code": False,
         }
 
 
@@ -167,7 +172,8 @@ class Engine:
         except (ImportError, OSError, ValueError, RuntimeError) as error:
             raise ModelUnavailable(
                 f"vLLM cannot start {model}: {_first_line(error)}; more stands in the log. If "
-                f"memory is short, lower max_model_len or choose a smaller model; else {_ELSEWHERE}"
+                f"memory is short, lower max_model_len in MKAILIN_VLLM_ARGUMENTS or "
+                f"choose a smaller model; else {_ELSEWHERE}"
             ) from error
         core = self.llm.llm_engine.engine_core
         if hasattr(core, "outputs_queue"):  # the engine has a process of its own
@@ -251,7 +257,8 @@ class Engine:
             self.shut_down()
             raise ModelUnavailable(
                 f"the vLLM of {self._model} died: {_first_line(error)}; why stands in the log. If memory was "
-                f"short, lower gpu_memory_utilization or max_model_len; then start the run again"
+                f"short, lower gpu_memory_utilization or max_model_len in "
+                f"MKAILIN_VLLM_ARGUMENTS; then start the run again"
             ) from error
 
 

@@ -24,6 +24,11 @@ class _Rules(ABC):
     def _write(self, request: GenerationRequest) -> str:
         """The text for a request; raises `NotAClaim` with the reason why there is none."""
 
+    @property
+    def version(self) -> str:
+        """Agent and version of its rules."""
+        return f"{self.name}:{self.prompt_version}"
+
     def check(self) -> None:  # noqa: B027 (nothing to check is what they share)
         """Rules are always there."""
 
