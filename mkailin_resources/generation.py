@@ -297,7 +297,13 @@ class _Rounds:
             text = self._generator.read(request, result.text)
             reason = CUT_OFF if result.truncated else fault(request, text)
         except NotAReply as error:
-            reason = CUT_OFF if result.truncated else f"{error}: {result.text[:_EXCERPT]}"
+            reason = (
+                CUT_OFF
+                if result.truncated
+                else f"{error}: {result.text[:_EXCERPT]}"
+                if result.text.strip()
+                else str(error)
+            )
         if reason:
             return Reply(fingerprint, failure=reason, refused=result.text)
         return Reply(fingerprint, text=text)
