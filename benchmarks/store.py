@@ -78,7 +78,7 @@ def run() -> Report:
     }
     goals = {
         "bytes_vs_parquet": 1.5,
-        "find_slope": 2.0,
+        "find_slope": 2.5,
         "find_memory_slope": 1.5,
         "find_10000_vs_reading_all": 1.0,
         "add_vs_bare_write": 20.0,

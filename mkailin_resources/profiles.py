@@ -67,6 +67,7 @@ class Settings:
     models: Mapping[str, ModelName]
     endpoint: str
     concurrency: int
+    batch_size: int
     temperature: float
     input_characters: int
     vllm: Mapping[str, Any]
@@ -128,6 +129,7 @@ class Settings:
             models=models,
             endpoint=endpoint,
             concurrency=int(number("CONCURRENCY", 64, 1, 4096)),
+            batch_size=int(number("BATCH_SIZE", 8, 1, 1024)),
             temperature=number("TEMPERATURE", 0, 0, 2),
             input_characters=int(number("INPUT_CHARACTERS", 24_000, 500, 10_000_000)),
             vllm=_vllm_arguments(value("VLLM_ARGUMENTS", "{}")),
@@ -181,7 +183,7 @@ def embedded(settings: Settings) -> dict[str, TextGenerator]:
 
 def local(settings: Settings) -> dict[str, TextGenerator]:
     """Models on this machine through transformers, on its GPU if it has one; or an endpoint."""
-    return _agents(settings, lambda name: TransformersModel(model=name))
+    return _agents(settings, lambda name: TransformersModel(model=name, batch_size=settings.batch_size))
 
 
 def gpu(settings: Settings) -> dict[str, TextGenerator]:

@@ -265,7 +265,7 @@ class _Engine:
         except torch.OutOfMemoryError as error:
             raise ModelUnavailable(
                 f"{model} ran out of GPU memory with {len(rows)} prompts of up to {longest} tokens; "
-                "use a smaller model, fewer prompts at once, or vLLM"
+                "use a smaller model, set MKAILIN_BATCH_SIZE to fewer prompts at once, or use vLLM"
             ) from error
         for row in rows:
             yield row.result()
