@@ -396,7 +396,7 @@ class Generation(dg.ConfigurableResource):
         about = Materialization(
             asset=context.asset_key.to_user_string(),
             partition=context.partition_key if context.has_partition_key else None,
-            run_id=context.run.run_id,
+            run_id=context.op_execution_context.run_id,
             say=context.log.info,
         )
         limit = self.max_failed_share if max_failed_share is None else max_failed_share

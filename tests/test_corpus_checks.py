@@ -30,6 +30,7 @@ from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_assets.retrieval.tables import ContextIndex
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings import CorpusEncoder
+from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.extractive.agents import ConclusionAnswerer
 from mkailin_resources.storage import ParquetTables, Storage
@@ -238,6 +239,7 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
         **tables,
         answer_model=ConclusionAnswerer(),
         context_store=store,
+        generation=Generation(storage=store.storage),
     )
     (row,) = GeneratedQA.validate(output.value).iter_rows(named=True)
     assert row["question"] == "Does zinc shorten colds?"
@@ -288,6 +290,7 @@ def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its
         "io_manager": ParquetTables(storage=storage),
         "storage": storage,
         "benchmarks": benchmarks,
+        "generation": Generation(storage=storage),
     }
     of_the_corpus = [
         checks.no_benchmark_item_is_trained_on,

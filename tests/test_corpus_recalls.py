@@ -14,6 +14,7 @@ from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
 from mkailin_assets.corpus.tables import CorpusRecall, LedgerRow
 from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.generation import Generation
 from mkailin_resources.sample import PUBMEDQA_FILE
 from mkailin_resources.storage import Storage
 
@@ -123,6 +124,7 @@ class Published:
             current_citations=citations,
             benchmarks=BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE)),
             storage=self.storage,
+            generation=Generation(storage=self.storage),
             config=AssemblyConfig(),
         )
         for output in outputs:
@@ -188,6 +190,7 @@ def test_a_corpus_killed_before_it_was_published_leaves_its_ledger_and_loses_no_
         current_citations=CITATIONS,
         benchmarks=BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE)),
         storage=published.storage,
+        generation=Generation(storage=published.storage),
         config=AssemblyConfig(),
     )
     next(iter(outputs))  # the ledger is written, the table that is yielded never
