@@ -34,6 +34,7 @@ Fault = Callable[[GenerationRequest, str], str | None]
 
 ATTEMPTS = 2
 CUT_OFF = "the reply was cut off at the limit of tokens"
+EMPTY = "the reply is empty"
 _REPORT_EVERY_S = 5.0
 _LOOKED_UP_AT_ONCE = 256
 _REASONS_NAMED = 3
@@ -148,11 +149,12 @@ class Asking:
         """
         tally = Tally(generator.name, generator.prompt_version, len(requests))
         self.tallies.append(tally)
+        rounds = _Rounds(generator, fault, self._store, tally, self._about.say)
         if not generator.is_paid:
-            return _Rounds(generator, self._store, None, tally, self._about.say).ask(requests, fault)
+            return rounds.ask(requests, None)
         try:
             with self._store.writer() as writer:
-                replies = _Rounds(generator, self._store, writer, tally, self._about.say).ask(requests, fault)
+                replies = rounds.ask(requests, writer)
         finally:
             self._store.record([self._reuse(tally)])
         self._about.say(f"{tally.asked}: {tally.summary()}")
@@ -178,14 +180,15 @@ class _Rounds:
     def __init__(
         self,
         generator: TextGenerator,
+        fault: Fault,
         store: GenerationStore,
-        writer: GenerationWriter | None,
         tally: Tally,
         say: Callable[[str], object],
     ) -> None:
         self._generator = generator
+        self._fault = fault
         self._store = store
-        self._writer = writer
+        self._writer: GenerationWriter | None = None
         self._tally = tally
         self._say = say
         self._began = self._reported = time.monotonic()
@@ -194,7 +197,9 @@ class _Rounds:
         self._first: dict[str, str] = {}
         self._twins: dict[str, str] = {}
 
-    def ask(self, requests: Sequence[GenerationRequest], fault: Fault) -> dict[str, Reply]:
+    def ask(self, requests: Sequence[GenerationRequest], writer: GenerationWriter | None) -> dict[str, Reply]:
+        """The reply to each; without a writer nothing is looked up or kept, and each is asked once."""
+        self._writer = writer
         if len({request.key for request in requests}) != len(requests):
             raise GeneratorFault("two requests have the same key")
         replies: dict[str, Reply] = {}
@@ -208,7 +213,7 @@ class _Rounds:
                     self._tally.reused_tokens_out += result.tokens_out
                 else:
                     called.add(request.key)
-                reply = self._judged(request, result, fault)
+                reply = self._judged(request, result)
                 replies[request.key] = reply
                 is_last = attempt == ATTEMPTS - 1 or self._writer is None
                 if reply.refused is not None and not is_last:
@@ -289,24 +294,26 @@ class _Rounds:
             raise GeneratorFault(f"{name} gave neither text nor failure, or both, for {result.key!r}")
         return request
 
-    def _judged(self, request: GenerationRequest, result: GenerationResult, fault: Fault) -> Reply:
+    def _judged(self, request: GenerationRequest, result: GenerationResult) -> Reply:
         fingerprint = self._fingerprints[request.key]
         if result.text is None:
             return Reply(fingerprint, failure=result.failure)
-        try:
-            text = self._generator.read(request, result.text)
-            reason = CUT_OFF if result.truncated else fault(request, text)
-        except NotAReply as error:
-            reason = (
-                CUT_OFF
-                if result.truncated
-                else f"{error}: {result.text[:_EXCERPT]}"
-                if result.text.strip()
-                else str(error)
-            )
+        reason, text = self._read(request, result.text)
+        if result.truncated:
+            reason = CUT_OFF
         if reason:
             return Reply(fingerprint, failure=reason, refused=result.text)
         return Reply(fingerprint, text=text)
+
+    def _read(self, request: GenerationRequest, written: str) -> tuple[str | None, str]:
+        """Why what was written is not accepted, None if it is, and what it says."""
+        if not written.strip():
+            return EMPTY, ""
+        try:
+            text = self._generator.read(request, written)
+        except NotAReply as error:
+            return f"{error}: {written[:_EXCERPT]}", ""
+        return self._fault(request, text), text
 
     def _keep(self, request: GenerationRequest, result: GenerationResult) -> None:
         """Put a new text in the store before anything is made of it."""

@@ -14,7 +14,7 @@ import pytest
 from distillation import REPOSITORY, distill, sample_environment
 from model_server import Fault, ModelServer, Stats, model_server
 
-from mkailin_resources.generation import CUT_OFF
+from mkailin_resources.generation import CUT_OFF, EMPTY
 from mkailin_resources.storage import Storage
 
 BRANCH = "C04"
@@ -99,7 +99,7 @@ def test_faults_of_the_server_lose_no_row_and_are_told(after_a_kill: tuple[Stora
     for rows, made in ((questions, "question"), (answers, "long_answer")):
         assert (rows[made].is_null() == rows["failure"].is_not_null()).all()
     quarantined = questions.filter(pl.col("question").is_null())
-    assert set(quarantined["failure"]) == {"the reply is empty", CUT_OFF}
+    assert set(quarantined["failure"]) == {EMPTY, CUT_OFF}
     assert quarantined["refused_text"].null_count() == 0
     assert 0 < quarantined.height < 0.25 * questions.height
 

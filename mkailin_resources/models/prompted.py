@@ -104,8 +104,6 @@ class PromptedGenerator:
     def read(self, request: GenerationRequest, text: str) -> str:
         """What a reply says, as `TextGenerator.read` promises."""
         said = read_reply(self.prompt.task, self._render(request), text)
-        if not text.strip():
-            raise NotAReply("the reply is empty")
         if said is text:
             raise NotAReply("the reply has not the form asked for, or rests on sentences it was not shown")
         return said
