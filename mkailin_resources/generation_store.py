@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import polars as pl
 
-from mkailin_resources.storage import Storage
+from mkailin_resources.lance import is_conflict
+from mkailin_resources.storage import Storage, is_local
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from lancedb.expr import Expr
     from lancedb.table import Table
 
-_LOCAL = ("", "file", "local")
 _TEXTS, _REUSES = "texts", "reuses"
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 # At 1 million rows 10,000 in one filter take 0.14 s, in filters of 1,000 they take 0.46 s.
@@ -46,8 +46,6 @@ _FOLDS_PER_TIDY = 100
 _SMALL_FRAGMENTS = 20
 _KEEP_VERSIONS = timedelta(days=1)
 _GIVE_UP_AFTER_S = 120.0
-# What LanceDB 0.40 says when another process has changed the table; it has no class of its own for it.
-_CONFLICTS = ("commit conflict", "Incompatible transaction")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT16, _INT32 = 2**15, 2**31
 _CHECKSUM = 9  # characters: eight hexadecimal digits and a space
@@ -235,7 +233,7 @@ class GenerationStore:
                     if name == _TEXTS and not table.list_indices():
                         table.create_index("fingerprint", config=BTree())
                 except (RuntimeError, OSError) as error:
-                    if not _is_conflict(error):
+                    if not is_conflict(error):
                         raise
 
     def tidy_if_scattered(self) -> None:
@@ -325,7 +323,7 @@ class GenerationStore:
         import lancedb
 
         # Connecting would make the folder.
-        if self._folder.protocol in _LOCAL and not (self._folder / f"{name}.lance").exists():
+        if is_local(self._folder) and not (self._folder / f"{name}.lance").exists():
             return None
         try:
             return lancedb.connect(str(self._folder)).open_table(name)
@@ -381,7 +379,7 @@ class GenerationStore:
             _log.debug(f"{self._folder}: another run was quicker; attempt {state.attempt_number} failed")
 
         tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_conflict),
+            retry=tenacity.retry_if_exception(is_conflict),
             stop=tenacity.stop_after_delay(_GIVE_UP_AFTER_S),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
             before_sleep=tell,
@@ -661,7 +659,3 @@ def _arrow(name: str) -> "pa.Schema":
     return pa.schema(
         pa.field(column, kinds[kind], nullable=column == "partition") for column, kind in columns.items()
     )
-
-
-def _is_conflict(error: BaseException) -> bool:
-    return any(conflict in str(error) for conflict in _CONFLICTS)

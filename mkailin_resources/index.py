@@ -20,7 +20,8 @@ import polars as pl
 from upath import UPath
 
 from mkailin_resources.embeddings import Encoder, open_encoder
-from mkailin_resources.storage import Storage
+from mkailin_resources.lance import is_conflict
+from mkailin_resources.storage import Storage, is_local
 
 if TYPE_CHECKING:
     from lancedb.query import AsyncStandardQuery
@@ -40,8 +41,6 @@ _QUESTIONS_PER_BATCH = 256
 # Queries given to LanceDB at once: on 2 cores 1,200 a second, one after the other 440.
 _CONCURRENT = 32
 _PMIDS_PER_FILTER = 5_000
-# What LanceDB 0.40 says when another process has changed the table; it has no class of its own for it.
-_CONFLICTS = ("commit conflict", "Incompatible transaction")
 _MEANWHILE = "updating the index {}: another run wrote to it meanwhile; searches are as before, run it again"
 # A younger version may be about to be recorded by a run at the same time.
 _KEEP_VERSIONS = timedelta(days=1)
@@ -245,7 +244,7 @@ class Searcher:
 @contextmanager
 def _alone(folder: UPath) -> Iterator[None]:
     """Wait until no other process of this machine updates the index; a killed one lets go of it."""
-    if folder.protocol not in ("", "file", "local"):
+    if not is_local(folder):
         yield
         return
     import fcntl
@@ -262,7 +261,7 @@ def _explained(folder: UPath) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if any(conflict in str(error) for conflict in _CONFLICTS):
+        if is_conflict(error):
             raise IndexUnavailable(_MEANWHILE.format(folder)) from error
         raise
 

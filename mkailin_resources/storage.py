@@ -265,7 +265,7 @@ class Storage(dg.ConfigurableResource):
         """Publish a copy of a folder under `parts`, immutable: if it is there already it is kept. Its uri."""
         target = self.path(*parts)
         with _explained(f"publishing folder {target}", "nothing was published; mend it and run it again"):
-            if _is_local(target):
+            if is_local(target):
                 _copy_folder(local, Path(target.path))
             elif not (target / _COMPLETE).exists():
                 _upload_folder(local, target)
@@ -307,7 +307,7 @@ class Storage(dg.ConfigurableResource):
 
     def _publish(self, target: UPath, write: Callable[[BinaryIO], object]) -> tuple[UPath, bool]:
         with _explained(f"publishing {target}", "what was there before stays; mend it and run it again"):
-            if _is_local(target):
+            if is_local(target):
                 return target, _replace_file(Path(target.path), write)
             # An object store publishes on close, after an exception too: only a whole file is sent.
             with tempfile.NamedTemporaryFile() as whole:
@@ -452,8 +452,8 @@ def _log_facts(path: UPath) -> dict[str, str]:
 
 
 def _scan(path: UPath) -> pl.LazyFrame:
-    if _is_local(path) or path.protocol in _POLARS_READS:
-        return pl.scan_parquet(path.path if _is_local(path) else str(path), glob=False)
+    if is_local(path) or path.protocol in _POLARS_READS:
+        return pl.scan_parquet(path.path if is_local(path) else str(path), glob=False)
     with path.open("rb") as file:
         return pl.read_parquet(cast(BinaryIO, file)).lazy()
 
@@ -544,7 +544,7 @@ def _same_content(local: Path, published: UPath) -> bool:
 def modified_at(path: UPath) -> float | None:
     """POSIX time of a file's last change, None if there is none; some stores tell it by `modified` alone."""
     try:
-        return path.stat().st_mtime if _is_local(path) else path.fs.modified(path.path).timestamp()
+        return path.stat().st_mtime if is_local(path) else path.fs.modified(path.path).timestamp()
     except FileNotFoundError:
         return None
 
@@ -569,7 +569,8 @@ def _is_url(uri: str) -> bool:
     return urlsplit(uri).scheme not in _LOCAL
 
 
-def _is_local(path: UPath) -> bool:
+def is_local(path: UPath) -> bool:
+    """Whether a path is one of this machine's file system."""
     return path.protocol in _LOCAL
 
 

@@ -27,7 +27,7 @@ ANSWERS = {
     },
     "no": {
         "Llama 2": """meta-llama/Llama-2-7b-hf llama2:13b NousResearch/Nous-Hermes-Llama2-13b
-            epfl-llm/meditron-7b epfl-llm/meditron-70b /work/llama-3.1/Llama-2-7b""",
+            epfl-llm/meditron-7b epfl-llm/meditron-70b /models/llama-3.1/Llama-2-7b""",
         "Llama 3 Community": """meta-llama/Meta-Llama-3-8B-Instruct meta-llama/Meta-Llama-3-70B llama3:8b
             aaditya/Llama3-OpenBioLLM-70B meta.llama3-8b-instruct-v1:0 m42-health/Llama3-Med42-8B""",
         "OpenAI": "gpt-4o gpt-4.1-mini gpt-5 gpt-3.5-turbo o3-mini o1 chatgpt-4o-latest openai/gpt-4o",

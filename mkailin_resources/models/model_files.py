@@ -55,8 +55,13 @@ def commit(model: ModelName) -> str | None:
 
 def unavailable(model: ModelName, error: Exception) -> ModelUnavailable:
     """What to raise when a model cannot be loaded: the first line of the reason, and what to do."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(". ")
-    return ModelUnavailable(f"{model} cannot be loaded: {reason}; {_SET} that can be reached from here")
+    reason = f"{first_line(error)}; {_SET} that can be reached from here"
+    return ModelUnavailable(f"{model} cannot be loaded: {reason}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, else its kind; no stop at the end."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(". ")
 
 
 def too_long(tokens: int, max_tokens: int, limit: int | None) -> str | None:

@@ -171,7 +171,7 @@ class Engine:
             self.llm = LLM(**arguments)
         except (ImportError, OSError, ValueError, RuntimeError) as error:
             raise ModelUnavailable(
-                f"vLLM cannot start {model}: {_first_line(error)}; more stands in the log. If "
+                f"vLLM cannot start {model}: {model_files.first_line(error)}; more stands in the log. If "
                 f"memory is short, lower max_model_len in MKAILIN_VLLM_ARGUMENTS or "
                 f"choose a smaller model; else {_ELSEWHERE}"
             ) from error
@@ -208,7 +208,7 @@ class Engine:
                         number, {"prompt_token_ids": tokens}, sampling_parameters(prompt), lora_request=lora
                     )
                 except (ValueError, VLLMClientError) as error:
-                    failure = f"vLLM does not take the request: {_first_line(error)}"
+                    failure = f"vLLM does not take the request: {model_files.first_line(error)}"
         if failure:
             work.finished.append(GenerationResult(prompt.key, failure=failure, tokens_in=len(tokens)))
         else:
@@ -256,9 +256,9 @@ class Engine:
         except (VLLMServerError, RuntimeError) as error:
             self.shut_down()
             raise ModelUnavailable(
-                f"the vLLM of {self._model} died: {_first_line(error)}; why stands in the log. If memory was "
-                f"short, lower gpu_memory_utilization or max_model_len in "
-                f"MKAILIN_VLLM_ARGUMENTS; then start the run again"
+                f"the vLLM of {self._model} died: {model_files.first_line(error)}; why stands in the log. "
+                "If memory was short, lower gpu_memory_utilization or max_model_len in "
+                "MKAILIN_VLLM_ARGUMENTS; then start the run again"
             ) from error
 
 
@@ -302,10 +302,6 @@ def _result(prompt: Prompt, output: "RequestOutput") -> GenerationResult:
         tokens_in=len(output.prompt_token_ids or ()),
         tokens_out=len(written.token_ids),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(". ")
 
 
 def _rank(adapter: str) -> int:
