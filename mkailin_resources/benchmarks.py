@@ -1,4 +1,4 @@
-"""Benchmark files, which no corpus may contain and every model answers."""
+"""Benchmark files: questions that no corpus may contain and every model answers, and judged searches."""
 
 import dagster as dg
 from pydantic import Field
@@ -8,3 +8,4 @@ class BenchmarkFiles(dg.ConfigurableResource):
     """Where the benchmarks lie."""
 
     pubmedqa: str = Field(description="A JSON file in PubMedQA's format, such as its ori_pqal.json")
+    retrieval: str = Field("", description="A folder of judged questions and documents in the form of BEIR")

@@ -4,47 +4,51 @@ One database folder for each encoder. An update works on the head of the table; 
 that the last finished update returned, so that a killed update is invisible to them and the next repairs it.
 """
 
-import asyncio
+import hashlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import numpy as np
 import polars as pl
 from upath import UPath
 
-from mkailin_resources.embeddings import Encoder, open_encoder
+from mkailin_resources.embeddings.checkpoint import open_encoder
+from mkailin_resources.embeddings.interface import Encoder
+from mkailin_resources.embeddings.store import EmbeddingStore
 from mkailin_resources.lance import is_conflict
+from mkailin_resources.searcher import EVERYTHING, Filters, Retriever, Searcher, pmid_lists, wait
 from mkailin_resources.storage import Storage, is_local
 
 if TYPE_CHECKING:
-    from lancedb.query import AsyncStandardQuery
+    import pyarrow as pa
     from lancedb.table import AsyncTable, Table
 
-FoundBy = Literal["dense", "lexical", "both"]
-T = TypeVar("T")
-
-DEPTH = 100
 _TABLE = "citations"
 _ROWS_SEARCHED_EXACTLY = 50_000
-# Constant of reciprocal rank fusion (Cormack, Clarke and Buettcher 2009).
-_FUSION = 60
-# Recall of the first 100 under 1-bit quantization: 0.98 with 2, 0.995 with 4 (60,000 x 256).
-_REFINE = 4
-_QUESTIONS_PER_BATCH = 256
-# Queries given to LanceDB at once: on 2 cores 1,200 a second, one after the other 440.
-_CONCURRENT = 32
-_PMIDS_PER_FILTER = 5_000
 _MEANWHILE = "updating the index {}: another run wrote to it meanwhile; searches are as before, run it again"
 # A younger version may be about to be recorded by a run at the same time.
 _KEEP_VERSIONS = timedelta(days=1)
 _CLOCK_JUMP = timedelta(hours=2)
+# What a killed update has embedded in vain at most.
+_TEXTS_PER_BATCH = 4_096
+# What decides a row beside its text: where one differs, the row is made anew.
+STATE = ("pmid", "pubmed_file", "content_hash", "branch")
+CITATION = {
+    "pmid": pl.Int64(),
+    "pubmed_file": pl.String(),
+    "content_hash": pl.String(),
+    "branch": pl.String(),
+    "title": pl.String(),
+    "text": pl.String(),
+    "heading_uis": pl.List(pl.String()),
+    "year": pl.Int32(),
+    "languages": pl.List(pl.String()),
+}
 
 
 class IndexUnavailable(RuntimeError):
@@ -53,7 +57,12 @@ class IndexUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class IndexUpdate:
-    """What an update did. `unread`: PMIDs that should be there and that nobody had the text of."""
+    """What an update did.
+
+    `embedded`: texts whose vectors were computed, not found in the embedding store. `unread`: PMIDs that
+    should be there and that nobody had the text of. `unembedded`: citations that the index finds by their
+    words alone, since they have no vector: pmid, vector_fault (why).
+    """
 
     uri: str
     table_version: int
@@ -61,39 +70,23 @@ class IndexUpdate:
     added: int
     replaced: int
     removed: int
+    embedded: int
     unread: tuple[int, ...]
-
-
-class Ranked(NamedTuple):
-    """A citation in the fused list of a question; the score counts ranks, it is not a similarity."""
-
-    pmid: int
-    score: float
-    found_by: FoundBy
-
-
-class Record(NamedTuple):
-    """What the index knows of a citation beside its text."""
-
-    content_hash: str
-    heading_uis: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A citation found for a question."""
-
-    pmid: int
-    content_hash: str
-    score: float
-    found_by: FoundBy
-    heading_uis: tuple[str, ...]
+    unembedded: pl.DataFrame
 
 
 class ContextStore(dg.ConfigurableResource):
-    """Where the searchable index is kept: `index/<encoder fingerprint>/` under the storage root."""
+    """Where the searchable index is kept, `index/<encoder>/` under the storage root, and which
+    retriever searches it.
+    """
 
     storage: dg.ResourceDependency[Storage]
+    retriever: Retriever
+
+    def folder(self, encoder: Encoder) -> UPath:
+        """Where its index is kept; with other columns it is another one, and searches keep the old one."""
+        layout = hashlib.blake2b(str(_layout(encoder.dimension)).encode(), digest_size=4).hexdigest()
+        return self.storage.path("index", f"{encoder.fingerprint}-{layout}")
 
     def update(
         self,
@@ -101,29 +94,32 @@ class ContextStore(dg.ConfigurableResource):
         read: Callable[[pl.Series], Iterable[pl.DataFrame]],
         encoder: Encoder,
         recorded: int | None,
+        log: Callable[[str], None] = lambda _: None,
     ) -> IndexUpdate:
-        """Make the index hold exactly `wanted` (pmid, content_hash), working only on what differs.
+        """Make the index hold exactly `wanted` (columns STATE), working only on what differs.
 
-        `read` gives the citations of the PMIDs it is asked for, in frames of pmid, content_hash, title,
-        text (title, newline, abstract) and heading_uis, one frame in memory at a time. `recorded` is the
-        version searches read now, which stays; other versions go after a day. Of two updates at once the
-        second waits; where storage is remote it may fail with `IndexUnavailable`, the first is whole.
+        `read` gives the citations of the PMIDs it is asked for, in frames of the columns CITATION (text:
+        title, newline, abstract), one frame in memory at a time. `recorded` is the version searches read
+        now, which stays; other versions go after a day. Of two updates at once the second waits; where
+        storage is remote it may fail with `IndexUnavailable`, the first is whole.
         """
-        folder = self.storage.path("index", encoder.fingerprint)
+        folder = self.folder(encoder)
         with _alone(folder):
             table = _head(str(folder), encoder.dimension)
             stale, missing = _difference(_held(table), wanted)
-            written = unread = missing.clear()
+            written, embedded = missing.clear(), 0
             if table.version != recorded or len(stale) or missing.height:
                 with _explained(folder):
                     _remove(table, stale)
-                    written = _add(table, read(missing["pmid"]), encoder)
+                    store = EmbeddingStore(self.storage, encoder)
+                    written, embedded = _add(table, read(missing["pmid"]), store, missing.height, log)
                     _index(table, recorded)
                 unread = missing.join(written, on="pmid", how="anti")
                 left = _difference(_held(table), wanted.join(unread, on="pmid", how="anti"))
                 if len(left[0]) or left[1].height:
                     raise IndexUnavailable(_MEANWHILE.format(folder))
             replaced = int(written["pmid"].is_in(stale.implode()).sum())
+            faulty = table.search().where("vector_fault IS NOT NULL").select(["pmid", "vector_fault"])
             return IndexUpdate(
                 uri=str(folder),
                 table_version=table.version,
@@ -131,114 +127,42 @@ class ContextStore(dg.ConfigurableResource):
                 added=written.height - replaced,
                 replaced=replaced,
                 removed=len(stale) - replaced,
-                unread=tuple(unread["pmid"]),
+                embedded=embedded,
+                unread=tuple(missing.join(written, on="pmid", how="anti")["pmid"]),
+                unembedded=pl.DataFrame(faulty.to_arrow()).sort("pmid"),
             )
 
-    def open(self, context_index: pl.DataFrame) -> "Searcher":
+    def open(self, context_index: pl.DataFrame, filters: Filters = EVERYTHING) -> Searcher:
         """The index as a ContextIndex row names it; `IndexUnavailable` if that version is gone."""
         row = context_index.row(0, named=True)
-        encoder = open_encoder(row["encoder"], row["encoder_uri"], row["encoder_fingerprint"], self.storage)
-        table = _wait(_searchable(row["uri"], row["table_version"]))
-        return Searcher(table, encoder, exact=row["citations"] <= _ROWS_SEARCHED_EXACTLY)
+        encoder = open_encoder(row["encoder_uri"], row["encoder_fingerprint"], self.storage)
+        table = wait(_searchable(row["uri"], row["table_version"], encoder))
+        exact = row["citations"] <= _ROWS_SEARCHED_EXACTLY
+        return Searcher(table, encoder, exact, self.retriever, filters)
 
-    def contents(self, context_index: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Everything searches can find, in batches: pmid, content_hash, vector."""
+    def over(self, citations: pl.DataFrame, encoder: Encoder, folder: Path) -> Searcher:
+        """A search over these citations (CITATION) alone: an index of its own in an empty local folder.
+
+        Their vectors are taken from the embedding store, and kept there where they are new.
+        """
+        table = _head(str(folder), encoder.dimension)
+        _add(table, [citations], EmbeddingStore(self.storage, encoder), citations.height, lambda _: None)
+        _index(table, None)
+        opened = wait(_searchable(str(folder), table.version, encoder))
+        return Searcher(opened, encoder, citations.height <= _ROWS_SEARCHED_EXACTLY, self.retriever)
+
+    def contents(
+        self, context_index: pl.DataFrame, columns: tuple[str, ...] = STATE
+    ) -> Iterator[pl.DataFrame]:
+        """Columns of everything searches can find, in batches."""
         import lancedb
 
         row = context_index.row(0, named=True)
-        _wait(_searchable(row["uri"], row["table_version"]))
+        wait(_searchable(row["uri"], row["table_version"]))
         table = lancedb.connect(row["uri"]).open_table(_TABLE)
         table.checkout(row["table_version"])
-        for batch in table.search().select(["pmid", "content_hash", "vector"]).to_batches():
+        for batch in table.search().select(list(columns)).to_batches():
             yield pl.DataFrame(batch)
-
-
-class Searcher:
-    """Dense and lexical search over one version of the index, fused by reciprocal rank."""
-
-    def __init__(self, table: "AsyncTable", encoder: Encoder, exact: bool) -> None:
-        """With `exact`, all vectors are held in memory and compared; else LanceDB's index is asked."""
-        self._table, self._encoder = table, encoder
-        self._pmids = np.empty(0, np.int64)
-        self._vectors: np.ndarray | None = None
-        if exact:
-            frame = _wait(_frame(table.query().select(["pmid", "vector"]))).sort("pmid")
-            self._pmids = frame["pmid"].to_numpy()
-            self._vectors = frame["vector"].to_numpy().reshape(-1, encoder.dimension)
-
-    @property
-    def encoder(self) -> str:
-        """Fingerprint of the encoder that vectors and questions are made with."""
-        return self._encoder.fingerprint
-
-    def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
-        """The k best citations of each question, best first; fewer, or none, where fewer match."""
-        tops = [ranked[:k] for ranked in self.rank(questions)]
-        records = self.records({found.pmid for top in tops for found in top})
-        return [
-            [
-                Hit(pmid, records[pmid].content_hash, score, found_by, records[pmid].heading_uis)
-                for pmid, score, found_by in top
-            ]
-            for top in tops
-        ]
-
-    def rank(self, questions: Sequence[str], depth: int = DEPTH) -> list[list[Ranked]]:
-        """The fused list of each question, from the first `depth` of each retriever; ties by PMID."""
-        ranked: list[list[Ranked]] = []
-        for start in range(0, len(questions), _QUESTIONS_PER_BATCH):
-            batch = questions[start : start + _QUESTIONS_PER_BATCH]
-            pairs = zip(self.dense(batch, depth), self.lexical(batch, depth), strict=True)
-            ranked.extend(_fused(dense, lexical) for dense, lexical in pairs)
-        return ranked
-
-    def dense(self, questions: Sequence[str], depth: int) -> list[list[int]]:
-        """PMIDs by similarity of vectors, best first; none for a question without a vector."""
-        asked = self._encoder.encode(questions)
-        if self._vectors is not None:
-            # Rounded, because a product's last bits depend on the other questions of the batch.
-            similarities = np.round(asked @ self._vectors.T, 6)
-            return [_best(row, self._pmids, depth) for row in similarities]
-        spoken = np.flatnonzero(asked.any(axis=1))
-        queries = [
-            self._table.query().nearest_to(asked[place]).distance_type("dot").refine_factor(_REFINE)
-            for place in spoken
-        ]
-        frames = _wait(_answers([query.select(["pmid", "_distance"]).limit(depth) for query in queries]))
-        found: list[list[int]] = [[] for _ in questions]
-        for place, frame in zip(spoken, frames, strict=True):
-            similar = frame.select("pmid", similarity=1 - pl.col("_distance")).filter(
-                pl.col("similarity") > 0
-            )
-            found[place] = similar.sort("similarity", "pmid", descending=[True, False])["pmid"].to_list()
-        return found
-
-    def lexical(self, questions: Sequence[str], depth: int) -> list[list[int]]:
-        """PMIDs by BM25 of stemmed words, best first; none for a question without a known word."""
-        from lancedb.query import MatchQuery
-
-        # A match query reads its text as words only: quotes and operators mean nothing in it.
-        words = [question.encode(errors="ignore").decode() for question in questions]
-        matches = [MatchQuery(text, "text") for text in words]  # type: ignore[call-arg]  # pydantic defaults
-        queries = [self._table.query().nearest_to_text(match) for match in matches]
-        frames = _wait(_answers([query.select(["pmid", "_score"]).limit(depth) for query in queries]))
-        by_score = [frame.sort("_score", "pmid", descending=[True, False]) for frame in frames]
-        return [frame["pmid"].to_list() for frame in by_score]
-
-    def records(self, pmids: Iterable[int]) -> dict[int, Record]:
-        """Content hash and headings of the citations that the index holds."""
-        frame = self._rows(pmids, ["pmid", "content_hash", "heading_uis"])
-        return {pmid: Record(content, tuple(uis)) for pmid, content, uis in frame.iter_rows()}
-
-    def texts(self, pmids: Iterable[int]) -> pl.DataFrame:
-        """Rows of pmid, title and text (the abstract) of those that the index holds, by PMID."""
-        abstract = pl.col("text").str.slice(pl.col("title").str.len_chars() + 1)
-        return self._rows(pmids, ["pmid", "title", "text"]).select("pmid", "title", abstract)
-
-    def _rows(self, pmids: Iterable[int], columns: list[str]) -> pl.DataFrame:
-        queries = [self._table.query().where(f"pmid IN ({some})").select(columns) for some in _lists(pmids)]
-        empty = self._table.query().where("false").select(columns)
-        return pl.concat(_wait(_answers([empty, *queries]))).sort("pmid")
 
 
 @contextmanager
@@ -267,44 +191,77 @@ def _explained(folder: UPath) -> Iterator[None]:
 
 
 def _difference(held: pl.DataFrame, wanted: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-    """PMIDs to remove (outdated, gone or there twice), and then rows (pmid, content_hash) to add."""
-    wanted = wanted.select("pmid", "content_hash")
-    right = held.filter(pl.col("pmid").is_unique()).join(wanted, on=["pmid", "content_hash"], how="semi")
+    """PMIDs to remove (outdated, gone or there twice), and then rows (STATE) to add."""
+    wanted = wanted.select(*STATE)
+    once = held.filter(pl.col("pmid").is_unique())
+    right = once.join(wanted, on=STATE, how="semi", nulls_equal=True)
     stale = held.join(right, on="pmid", how="anti")["pmid"].unique().sort()
     return stale, wanted.join(right, on="pmid", how="anti").sort("pmid")
+
+
+def _layout(dimension: int) -> "pa.Schema":
+    """Columns of the table; vector_fault says why a text has no vector."""
+    import pyarrow as pa
+
+    columns = pl.DataFrame(schema=CITATION).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    strings = [field.with_type(_small(field.type)) for field in columns]
+    made = [pa.field("vector", pa.list_(pa.float32(), dimension)), pa.field("vector_fault", pa.string())]
+    return pa.schema([*strings, *made])
+
+
+def _small(kind: "pa.DataType") -> "pa.DataType":
+    """Polars' large strings and lists as LanceDB keeps them."""
+    import pyarrow as pa
+
+    if pa.types.is_large_list(kind):
+        return pa.list_(_small(kind.value_type))
+    return pa.string() if pa.types.is_large_string(kind) else kind
 
 
 def _head(uri: str, dimension: int) -> "Table":
     """The newest version of the table, made if it is not there."""
     import lancedb
-    import pyarrow as pa
 
-    columns = {"pmid": pa.int64(), "content_hash": pa.string(), "title": pa.string(), "text": pa.string()}
-    columns |= {"heading_uis": pa.list_(pa.string()), "vector": pa.list_(pa.float32(), dimension)}
-    return lancedb.connect(uri).create_table(_TABLE, schema=pa.schema(list(columns.items())), exist_ok=True)
+    return lancedb.connect(uri).create_table(_TABLE, schema=_layout(dimension), exist_ok=True)
 
 
 def _held(table: "Table") -> pl.DataFrame:
-    return pl.DataFrame(table.search().select(["pmid", "content_hash"]).to_arrow())
+    return pl.DataFrame(table.search().select(list(STATE)).to_arrow())
 
 
 def _remove(table: "Table", pmids: pl.Series) -> None:
-    for some in _lists(pmids):
+    for some in pmid_lists(pmids):
         table.delete(f"pmid IN ({some})")
 
 
-def _add(table: "Table", frames: Iterable[pl.DataFrame], encoder: Encoder) -> pl.DataFrame:
-    """Append citations with their vectors, a transaction for each frame; their PMIDs."""
+def _add(
+    table: "Table",
+    frames: Iterable[pl.DataFrame],
+    store: EmbeddingStore,
+    expected: int,
+    log: Callable[[str], None],
+) -> tuple[pl.DataFrame, int]:
+    """Append citations with their vectors, a transaction for each frame; their PMIDs, and texts embedded."""
     import pyarrow as pa
 
-    added = [pl.DataFrame(schema={"pmid": pl.Int64})]
+    written, embedded = [pl.DataFrame(schema={"pmid": pl.Int64})], 0
     for frame in frames:
-        flat = pa.array(encoder.encode(frame["text"].to_list()).ravel())
-        vectors = pa.FixedSizeListArray.from_arrays(flat, encoder.dimension)
-        rows = frame.select(table.schema.names[:-1]).to_arrow().append_column("vector", vectors)
-        table.add(rows.cast(table.schema))
-        added.append(frame.select("pmid"))
-    return pl.concat(added)
+        parts = []
+        for some in frame.iter_slices(_TEXTS_PER_BATCH):
+            made = store.embed(some["text"].to_list())
+            embedded += made.computed
+            flat = pa.array(made.vectors.ravel())
+            vectors = pa.FixedSizeListArray.from_arrays(flat, made.vectors.shape[1])
+            faults = pa.array([made.faults.get(place) for place in range(some.height)], pa.string())
+            rows = some.select(*CITATION).to_arrow()
+            rows = rows.append_column("vector", vectors).append_column("vector_fault", faults)
+            parts.append(rows.cast(table.schema))
+        if parts:
+            table.add(pa.concat_tables(parts))
+            written.append(frame.select("pmid"))
+            log(f"{sum(part.height for part in written):,} of {expected:,} citations, {embedded:,} embedded")
+    store.tidy()
+    return pl.concat(written), embedded
 
 
 def _index(table: "Table", recorded: int | None) -> None:
@@ -315,8 +272,9 @@ def _index(table: "Table", recorded: int | None) -> None:
     indexed = {column for index in table.list_indices() for column in index.columns}
     small = table.count_rows() <= _ROWS_SEARCHED_EXACTLY
     if small or "text" not in indexed:
+        # With stop words: nDCG@10 on the training judgements of SciFact 0.696, as bm25s; without them 0.695.
         # Updated in place, the index goes on counting removed citations in its word statistics.
-        table.create_index("text", config=FTS(), replace=True)
+        table.create_index("text", config=FTS(remove_stop_words=False), replace=True)
     if "pmid" not in indexed:
         table.create_index("pmid", config=BTree())
     if not small and "vector" not in indexed:
@@ -333,64 +291,21 @@ def _age_to_drop(table: "Table", recorded: int | None) -> timedelta:
     return max([_KEEP_VERSIONS, *ages])
 
 
-def _lists(pmids: Iterable[int]) -> Iterator[str]:
-    """PMIDs as lists for a filter, so many at a time."""
-    wanted = sorted(set(pmids))
-    for start in range(0, len(wanted), _PMIDS_PER_FILTER):
-        yield ", ".join(map(str, wanted[start : start + _PMIDS_PER_FILTER]))
-
-
-def _best(similarities: np.ndarray, pmids: np.ndarray, depth: int) -> list[int]:
-    """PMIDs (ascending in the input) with the highest positive similarities; ties by PMID."""
-    cut = np.partition(similarities, -depth)[-depth] if len(similarities) > depth else 0
-    places = np.flatnonzero((similarities >= cut) & (similarities > 0))
-    return pmids[places[np.argsort(-similarities[places], kind="stable")[:depth]]].tolist()
-
-
-def _fused(dense: Sequence[int], lexical: Sequence[int]) -> list[Ranked]:
-    """Reciprocal rank fusion: 1 / (60 + rank) from each list, summed; ties by PMID."""
-    by_dense, by_lexical = set(dense), set(lexical)
-    scores: dict[int, float] = {}
-    for pmids in (dense, lexical):
-        for rank, pmid in enumerate(pmids, 1):
-            scores[pmid] = scores.get(pmid, 0.0) + 1 / (_FUSION + rank)
-    best_first = sorted(sorted(scores), key=scores.__getitem__, reverse=True)
-    return [Ranked(pmid, scores[pmid], _retriever(pmid, by_dense, by_lexical)) for pmid in best_first]
-
-
-def _retriever(pmid: int, by_dense: set[int], by_lexical: set[int]) -> FoundBy:
-    if pmid not in by_lexical:
-        return "dense"
-    return "both" if pmid in by_dense else "lexical"
-
-
-async def _searchable(uri: str, version: int) -> "AsyncTable":
+async def _searchable(uri: str, version: int, encoder: Encoder | None = None) -> "AsyncTable":
+    """That version of the table; with an encoder only if its vectors are of its dimension."""
     import lancedb
 
     try:
         table = await (await lancedb.connect_async(uri)).open_table(_TABLE)
         await table.checkout(version)
+        dimension = (await table.schema()).field("vector").type.list_size
     except (ValueError, RuntimeError) as error:
         raise IndexUnavailable(
             f"opening version {version} of the index {uri}: {error}; materialize context_index again"
         ) from error
+    if encoder is not None and dimension != encoder.dimension:
+        raise IndexUnavailable(
+            f"opening the index {uri}: its vectors have {dimension} numbers, those of encoder "
+            f"{encoder.fingerprint} have {encoder.dimension}; materialize context_index again"
+        )
     return table
-
-
-async def _answers(queries: Sequence["AsyncStandardQuery"]) -> list[pl.DataFrame]:
-    """Results of the queries, in their order, some queries at a time."""
-    frames: list[pl.DataFrame] = []
-    for start in range(0, len(queries), _CONCURRENT):
-        some = queries[start : start + _CONCURRENT]
-        frames += await asyncio.gather(*(_frame(query) for query in some))
-    return frames
-
-
-async def _frame(query: "AsyncStandardQuery") -> pl.DataFrame:
-    return pl.DataFrame(await query.to_arrow())
-
-
-def _wait(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a thread of its own, since the caller's may run an event loop already (a notebook)."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, work).result()

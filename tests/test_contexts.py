@@ -9,8 +9,9 @@ import pytest
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions.contexts import NO_CONTEXT, NO_SOURCE, find_contexts, still_found
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
-from mkailin_resources.embeddings import CorpusEncoder
-from mkailin_resources.index import ContextStore, Searcher
+from mkailin_resources.embeddings.corpus import CorpusEncoder
+from mkailin_resources.index import CITATION, ContextStore
+from mkailin_resources.searcher import Searcher
 from mkailin_resources.storage import Storage
 
 TEXTS = {
@@ -28,8 +29,7 @@ TEXTS = {
 def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
     folder: Path = tmp_path_factory.mktemp("contexts")
     encoder = CorpusEncoder.learn(list(TEXTS.values()))
-    encoder.save(folder)
-    store = ContextStore(storage=Storage(root=str(folder)))
+    store = ContextStore(storage=Storage(root=str(folder)), retriever="hybrid")
     frame = pl.DataFrame(
         {
             "pmid": list(TEXTS),
@@ -37,18 +37,14 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Searcher:
             "title": "",
             "text": [f"\n{text}" for text in TEXTS.values()],
             "heading_uis": [[f"D{pmid}"] for pmid in TEXTS],
-        }
+            "pubmed_file": "pubmed26n0001",
+            "branch": "C01",
+            "year": 2020,
+            "languages": [["eng"]] * len(TEXTS),
+        },
+        schema_overrides=CITATION,
     )
-    done = store.update(frame, lambda pmids: [frame], encoder, None)
-    row = {
-        "uri": done.uri,
-        "table_version": done.table_version,
-        "encoder": "corpus",
-        "encoder_uri": str(folder),
-        "encoder_fingerprint": encoder.fingerprint,
-        "citations": done.citations,
-    }
-    return store.open(pl.DataFrame([row]))
+    return store.over(frame, encoder, folder / "index")
 
 
 def questions(*rows: tuple[int, str, str | None, str | None]) -> pl.DataFrame:
@@ -150,7 +146,8 @@ def found_before(searcher: Searcher, **changes: Any) -> pl.DataFrame:
         for rank, pmid in enumerate((7, 2), 1)
     ]
     row = {"pmid": 1, "role": "domain", "branch": "C01", "question": TEXTS[1], "heading_uis": []}
-    row |= {"contexts": contexts, "source_rank": 3, "encoder": searcher.encoder, "failure": None}
+    row |= {"contexts": contexts, "source_rank": 3, "failure": None}
+    row |= {"encoder": searcher.encoder, "search_kind": searcher.search_kind}
     return CandidateContexts.validate(
         pl.DataFrame([row | changes], schema=CandidateContexts.create_empty().schema)
     )
@@ -181,6 +178,8 @@ def test_contexts_are_looked_up_again_when_one_of_them_changed_or_the_question_d
         {"question": "Another?"},
         {"role": "general"},
         {"encoder": "another"},
+        {"search_kind": "dense"},
+        {"search_kind": "hybrid; years 2000-"},
     ):
         assert still_found(found_before(searcher, **changes), asked, searcher, k=2).is_empty(), changes
     assert still_found(recorded, asked, searcher, k=3).is_empty()

@@ -29,9 +29,10 @@ from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_assets.retrieval.tables import ContextIndex
 from mkailin_resources.benchmarks import BenchmarkFiles
-from mkailin_resources.embeddings import CorpusEncoder
+from mkailin_resources.embeddings.checkpoint import EncoderRecord, publish_encoder
+from mkailin_resources.embeddings.corpus import CorpusEncoder
 from mkailin_resources.generation import Generation
-from mkailin_resources.index import ContextStore
+from mkailin_resources.index import CITATION, ContextStore
 from mkailin_resources.models.extractive.agents import ConclusionAnswerer
 from mkailin_resources.storage import ParquetTables, Storage
 
@@ -176,8 +177,9 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
 ) -> None:
     texts = ["Zinc shortens colds\nColds were shorter.", "Zinc in adults\nAdults recovered sooner."]
     encoder = CorpusEncoder.learn(texts)
-    encoder.save(tmp_path)
-    store = ContextStore(storage=Storage(root=str(tmp_path)))
+    storage = Storage(root=str(tmp_path))
+    uri = publish_encoder(encoder, EncoderRecord(kind="corpus", name="corpus"), storage)
+    store = ContextStore(storage=storage, retriever="hybrid")
     held = pl.DataFrame(
         {
             "pmid": [1, 2],
@@ -185,14 +187,19 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
             "title": [text.split("\n")[0] for text in texts],
             "text": texts,
             "heading_uis": [["D1"], ["D2"]],
-        }
+            "pubmed_file": "pubmed26n0001",
+            "branch": "C01",
+            "year": 2020,
+            "languages": [["eng"], ["eng"]],
+        },
+        schema_overrides=CITATION,
     )
     update = store.update(held, lambda pmids: [held], encoder, None)
     index = {
         "uri": update.uri,
         "table_version": update.table_version,
         "encoder": "corpus",
-        "encoder_uri": str(tmp_path),
+        "encoder_uri": uri,
         "encoder_fingerprint": encoder.fingerprint,
         "citations": update.citations,
     }

@@ -86,7 +86,7 @@ def test_a_changed_setting_changes_the_code_version_of_what_it_decides() -> None
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("MKAILIN_PROFILE", "warp", "the profiles are: embedded"),
+        ("MKAILIN_PROFILE", "warp", "set it to one of: embedded"),
         ("MKAILIN_MESH_YEAR", "latest", "set it to a year"),
     ],
 )

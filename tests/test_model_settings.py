@@ -67,7 +67,7 @@ def test_an_agent_may_have_a_model_of_its_own_with_revision_and_adapter() -> Non
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"PROFILE": "big"}, "the profiles are: embedded, local, gpu"),
+        ({"PROFILE": "big"}, "set it to one of: embedded, local, gpu"),
         ({"PROFILE": "gpu", "MODEL": "two words"}, "MKAILIN_DOMAIN_MODEL"),
         ({"ENDPOINT": "127.0.0.1:8000"}, "MKAILIN_ENDPOINT is '127.0.0.1:8000'"),
         ({"PROFILE": "gpu", "ENDPOINT": "http://h/v1", "MODEL": "m+folder"}, "name of its own"),

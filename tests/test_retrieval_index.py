@@ -5,19 +5,22 @@ import functools
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import polars as pl
 import pytest
 
 import mkailin_resources.index as index_module
-from mkailin_resources.embeddings import CorpusEncoder
-from mkailin_resources.index import ContextStore, IndexUnavailable, Searcher
+from mkailin_resources.embeddings.checkpoint import EncoderRecord, publish_encoder
+from mkailin_resources.embeddings.corpus import CorpusEncoder
+from mkailin_resources.index import CITATION, ContextStore, IndexUnavailable
+from mkailin_resources.searcher import Filters, Retriever, Searcher, fused, wait
 from mkailin_resources.storage import Storage
 
 TEXTS = {
@@ -42,15 +45,15 @@ def citations(texts: dict[int, str]) -> pl.DataFrame:
             "title": [f"Title {pmid}" for pmid in texts],
             "text": [f"Title {pmid}\n{text}" for pmid, text in texts.items()],
             "heading_uis": [[f"D{pmid:06}"] for pmid in texts],
+            "pubmed_file": "pubmed26n0001",
+            "branch": ["C04" if pmid % 2 else "C10" for pmid in texts],
+            "year": [2000 + pmid for pmid in texts],
+            "languages": [
+                ["eng"] if pmid < 5 else ["ger", "eng"] if pmid == 5 else ["ger"] for pmid in texts
+            ],
         },
-        schema={
-            "pmid": pl.Int64,
-            "content_hash": pl.String,
-            "title": pl.String,
-            "text": pl.String,
-            "heading_uis": pl.List(pl.String),
-        },
-    )
+        schema_overrides=CITATION,
+    ).select(*CITATION)
 
 
 def hash_of(text: str) -> str:
@@ -78,9 +81,9 @@ class Index:
 
     def __init__(self, folder: Path, encoder: CorpusEncoder) -> None:
         storage = Storage(root=str(folder))
-        (folder / "encoder").mkdir(parents=True)
-        encoder.save(folder / "encoder")
-        self.store, self.encoder, self.folder = ContextStore(storage=storage), encoder, folder
+        self.encoder_uri = publish_encoder(encoder, EncoderRecord(kind="corpus", name="corpus"), storage)
+        self.store = ContextStore(storage=storage, retriever="hybrid")
+        self.encoder, self.folder = encoder, folder
         self.recorded: int | None = None
 
     def update(self, texts: dict[int, str], asked: list[int] | None = None) -> index_module.IndexUpdate:
@@ -93,10 +96,10 @@ class Index:
     def row(self) -> pl.DataFrame:
         return pl.DataFrame(
             {
-                "uri": str(self.store.storage.path("index", self.encoder.fingerprint)),
+                "uri": str(self.store.folder(self.encoder)),
                 "table_version": self.recorded,
                 "encoder": "corpus",
-                "encoder_uri": str(self.folder / "encoder"),
+                "encoder_uri": self.encoder_uri,
                 "encoder_fingerprint": self.encoder.fingerprint,
                 "citations": len(TEXTS),
             }
@@ -133,7 +136,7 @@ def test_a_question_finds_its_abstract_first(searcher: Searcher) -> None:
     assert hits[1][0].pmid == 2
     best = hits[0][0]
     assert (best.found_by, best.content_hash, best.heading_uis) == ("both", hash_of(TEXTS[5]), ("D000005",))
-    assert best.score == pytest.approx(1 / 61 + 1 / 62), "first by one retriever, second by the other"
+    assert best.score == pytest.approx(1 / 21 + 1 / 22), "first by one retriever, second by the other"
 
 
 def test_questions_are_searched_alike_alone_and_in_batches(searcher: Searcher) -> None:
@@ -150,7 +153,7 @@ def test_hostile_questions_break_nothing(searcher: Searcher) -> None:
     assert quoted[0] == quoted[1]
 
 
-@pytest.mark.parametrize("question", ["", "   ", "?!", "the of in", "xyzzy"])
+@pytest.mark.parametrize("question", ["", "   ", "?!", "xyzzy"])
 def test_a_question_without_a_known_word_finds_nothing(searcher: Searcher, question: str) -> None:
     assert searcher.search([question], 4) == [[]]
 
@@ -167,9 +170,9 @@ def test_equal_scores_are_ordered_by_pmid(index: Index) -> None:
 
 
 def test_a_citation_found_by_one_retriever_says_which() -> None:
-    fused = index_module._fused([1, 2], [2, 3])
-    assert [(found.pmid, found.found_by) for found in fused] == [(2, "both"), (1, "dense"), (3, "lexical")]
-    assert [found.score for found in fused] == pytest.approx([1 / 62 + 1 / 61, 1 / 61, 1 / 62])
+    ranked = fused([1, 2], [2, 3])
+    assert [(found.pmid, found.found_by) for found in ranked] == [(2, "both"), (1, "dense"), (3, "lexical")]
+    assert [found.score for found in ranked] == pytest.approx([1 / 22 + 1 / 21, 1 / 21, 1 / 22])
 
 
 def test_texts_are_the_abstracts_without_the_titles(searcher: Searcher) -> None:
@@ -241,8 +244,8 @@ def scores(searcher: Searcher) -> list[tuple[int, float]]:
     from lancedb.query import MatchQuery
 
     query = searcher._table.query().nearest_to_text(MatchQuery("measles in adults", "text"))
-    frame = index_module._wait(index_module._frame(query.select(["pmid", "_score"])))
-    return sorted(frame.iter_rows())
+    found = wait(query.select(["pmid", "_score"]).to_list())
+    return sorted((row["pmid"], row["_score"]) for row in found)
 
 
 def test_a_citation_whose_text_nobody_has_is_named_and_the_others_are_indexed(index: Index) -> None:
@@ -268,9 +271,10 @@ def test_searches_see_the_recorded_version_while_an_update_is_under_way(index: I
 UPDATE = """
 import os, signal, sys
 from pathlib import Path
+from typing import get_args
 sys.path.insert(0, {tests!r})
 from test_retrieval_index import Index, TEXTS, citations, hash_of
-from mkailin_resources.embeddings import CorpusEncoder
+from mkailin_resources.embeddings.checkpoint import open_encoder
 from mkailin_resources.index import ContextStore
 from mkailin_resources.storage import Storage
 
@@ -280,8 +284,9 @@ def read(pmids):
         if place == {after}:
             os.kill(os.getpid(), signal.SIGKILL)
         yield frame.filter(pmid=pmid)
-store = ContextStore(storage=Storage(root={root!r}))
-done = store.update(frame, read, CorpusEncoder.load(Path({root!r}) / "encoder"), {recorded})
+store = ContextStore(storage=Storage(root={root!r}), retriever="hybrid")
+encoder = open_encoder({encoder!r}, {fingerprint!r}, store.storage)
+done = store.update(frame, read, encoder, {recorded})
 print(done.table_version)
 """
 
@@ -292,6 +297,8 @@ def process(index: Index, texts: dict[int, str], kill_after: int) -> "subprocess
         texts=texts,
         after=kill_after,
         root=str(index.folder),
+        encoder=index.encoder_uri,
+        fingerprint=index.encoder.fingerprint,
         recorded=index.recorded,
     )
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -383,3 +390,121 @@ def test_a_large_index_is_searched_approximately_with_the_same_best_hits(
     assert [pmids[:1] for pmids in found] == [pmids[:1] for pmids in right]
     recall = [len(set(a) & set(b)) / 100 for a, b in zip(found, right, strict=True) if b]
     assert np.mean(recall) > 0.9
+
+
+def test_words_alone_vectors_alone_or_both_search_as_the_setting_says(index: Index) -> None:
+    index.update(TEXTS)
+    question = TEXTS[5]
+    found = {}
+    for retriever in get_args(Retriever):
+        store = ContextStore(storage=index.store.storage, retriever=retriever)
+        searcher = store.open(index.row)
+        assert searcher.search_kind == retriever
+        found[retriever] = searcher.search([question], 3)[0]
+    assert {hit.found_by for hit in found["dense"]} == {"dense"}
+    assert {hit.found_by for hit in found["lexical"]} == {"lexical"}
+    assert {hit.found_by for hit in found["hybrid"]} >= {"both"}
+    assert [hits[0].pmid for hits in found.values()] == [5, 5, 5]
+
+
+FILTERED = [
+    (Filters(), {1, 2, 3, 4, 5, 6}),
+    (Filters(from_year=2003), {3, 4, 5, 6}),
+    (Filters(from_year=2003, to_year=2005), {3, 4, 5}),
+    (Filters(branches=("C04",)), {1, 3, 5}),
+    (Filters(languages=("ger",)), {5, 6}),
+    (Filters(languages=("eng", "ger"), to_year=2002), {1, 2}),
+    (Filters(branches=("C04", "C10"), languages=("ger",), to_year=2005), {5}),
+    (Filters(branches=("it's",)), set()),
+]
+
+
+@pytest.mark.parametrize(("filters", "expected_pmids"), FILTERED)
+@pytest.mark.parametrize("exact", [True, False])
+def test_filters_let_through_what_they_name_and_nothing_else(
+    index: Index, monkeypatch: pytest.MonkeyPatch, filters: Filters, expected_pmids: set[int], exact: bool
+) -> None:
+    index.update(TEXTS)
+    if not exact:
+        monkeypatch.setattr(index_module, "_ROWS_SEARCHED_EXACTLY", -1)
+    searcher = index.store.open(index.row, filters)
+    everything = [" ".join(TEXTS.values())]
+    by_words, by_vectors = searcher.lexical(everything, 9)[0], searcher.dense(everything, 9)[0]
+    assert set(by_words) == expected_pmids
+    assert set(by_vectors) == expected_pmids
+    assert {hit.pmid for hit in searcher.search(everything, 9)[0]} == expected_pmids
+
+
+def test_filters_say_in_words_what_they_let_through() -> None:
+    assert str(Filters()) == ""
+    assert str(Filters(from_year=2000)) == "years 2000-"
+    assert str(Filters(to_year=0)) == "years -0"
+    everything = Filters(1999, 2005, ("C04", "C10"), ("eng",))
+    assert str(everything) == "years 1999-2005, branches C04 C10, languages eng"
+
+
+def test_new_headings_or_another_file_renew_a_row_and_embed_nothing(index: Index) -> None:
+    assert index.update(TEXTS).embedded == 6
+    frame = citations(TEXTS)
+    is_two = pl.col("pmid") == 2
+    changed = frame.with_columns(
+        heading_uis=pl.when(is_two).then(pl.lit(["D9"], pl.List(pl.String))).otherwise("heading_uis"),
+        content_hash=pl.when(is_two).then(pl.lit("with headings")).otherwise("content_hash"),
+        pubmed_file=pl.when(pmid=3).then(pl.lit("pubmed26n0002")).otherwise("pubmed_file"),
+        branch=pl.when(pmid=4).then(pl.lit(None, pl.String)).otherwise("branch"),
+    )
+    done = index.store.update(changed, reader(changed), index.encoder, index.recorded)
+    assert (done.replaced, done.added, done.removed, done.embedded) == (3, 0, 0, 0)
+    index.recorded = done.table_version
+    assert index.open().records([2])[2].heading_uis == ("D9",)
+    again = index.store.update(changed, reader(changed), index.encoder, index.recorded)
+    assert (again.replaced, again.table_version) == (0, done.table_version), "a branch may be unknown"
+
+
+class Failing(CorpusEncoder):
+    """A real encoder that overflows on one text."""
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = super().encode_documents(texts)
+        vectors[["heart attack" in text for text in texts]] = np.nan
+        return vectors
+
+
+def test_a_citation_whose_vector_is_not_finite_is_named_and_found_by_its_words(tmp_path: Path) -> None:
+    whole = CorpusEncoder.learn(list(TEXTS.values()))
+    index = Index(tmp_path, Failing(whole._vocabulary, whole._idf, whole._components))
+    done = index.update(TEXTS)
+    assert done.unembedded.rows() == [(2, "its vector has numbers that are not finite")]
+    hits = index.open().search(["heart attack"], 1)[0]
+    assert [(hit.pmid, hit.found_by) for hit in hits] == [(2, "lexical")]
+    assert index.update(TEXTS).unembedded.height == 1, "it is named as long as it is so"
+
+
+def test_a_question_whose_vector_is_not_finite_is_searched_by_its_words(index: Index) -> None:
+    index.update(TEXTS)
+    searcher, dimension = index.open(), index.encoder.dimension
+    searcher._encoder = type(
+        "Broken", (), {"encode_queries": lambda _, texts: np.full((len(texts), dimension), np.nan)}
+    )()
+    assert searcher.dense(["measles"], 3) == [[]]
+    assert {hit.found_by for hit in searcher.search(["measles"], 3)[0]} == {"lexical"}
+
+
+def test_an_encoder_of_another_dimension_than_the_index_is_refused(index: Index, tmp_path: Path) -> None:
+    index.update(TEXTS)
+    other = CorpusEncoder.learn(["aspirin stroke", "sleep memory"])
+    uri = publish_encoder(other, EncoderRecord(kind="corpus", name="corpus"), index.store.storage)
+    row = index.row.with_columns(encoder_uri=pl.lit(uri), encoder_fingerprint=pl.lit(other.fingerprint))
+    with pytest.raises(
+        IndexUnavailable, match=rf"have {index.encoder.dimension} numbers, .* have 2; material"
+    ):
+        index.store.open(row)
+
+
+ODD = {1: "measles", 2: "measles " * 12_500, 3: "\u9ebb\u75b9\u306e\u7814\u7a76", 4: "Measles\x00 in adults"}
+
+
+def test_abstracts_of_one_word_of_100_000_characters_and_in_another_script_are_indexed(index: Index) -> None:
+    assert index.update(ODD).citations == 4
+    assert {hit.pmid for hit in index.open().search(["measles"], 4)[0]} == {1, 2, 4}
+    assert [hit.pmid for hit in index.open().search(["\u9ebb\u75b9\u306e\u7814\u7a76"], 4)[0]] == [3]

@@ -11,15 +11,17 @@ import pytest
 from mkailin_assets.partitions import pubmed_files
 from mkailin_assets.pubmed.tables import CurrentCitation, PubmedRecord, pubmed_records
 from mkailin_assets.retrieval.assets import context_index, retriever_checkpoint
+from mkailin_assets.retrieval.checkpoint import learnt_checkpoint
 from mkailin_assets.retrieval.checks import (
+    citations_have_vectors,
     encoder_loads_and_encodes,
     index_holds_the_current_citations,
     index_vectors_are_the_encoders,
 )
 from mkailin_assets.retrieval.inspection import index_differences, vector_faults
 from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
-from mkailin_assets.retrieval.update import learn_checkpoint, sample_texts, texts_of, update_index
-from mkailin_resources.embeddings import EncoderSettings
+from mkailin_assets.retrieval.update import sample_texts, texts_of, update_index
+from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.index import ContextStore
 from mkailin_resources.storage import ParquetTables, Storage
 
@@ -42,6 +44,8 @@ def record(pmid: int, position: int, text: str | None, file: str = "pubmed26n000
             {"ui": "D000002", "name": "b", "major": False, "qualifiers": []},
         ],
         "content_hash": f"hash of {text}",
+        "year": 1997 + pmid,
+        "language": ["eng"],
     }
 
 
@@ -79,12 +83,12 @@ AFTER = current([row for row in FIRST if row["pmid"] != 2] + SECOND, p3="retract
 
 @pytest.fixture
 def store(tmp_path: Path) -> ContextStore:
-    return ContextStore(storage=Storage(root=str(tmp_path)))
+    return ContextStore(storage=Storage(root=str(tmp_path)), retriever="hybrid")
 
 
 @pytest.fixture
 def checkpoint(store: ContextStore) -> pl.DataFrame:
-    return RetrieverCheckpoint.validate(learn_checkpoint(EncoderSettings(), BEFORE, FILES, store.storage))
+    return RetrieverCheckpoint.validate(learnt_checkpoint(EncoderSettings(), BEFORE, FILES, store.storage))
 
 
 def contents(store: ContextStore, row: pl.DataFrame) -> list[dict[str, Any]]:
@@ -102,6 +106,10 @@ def test_the_index_keeps_title_abstract_and_distinct_headings_by_name_where_ther
             "title": "Care of stroke",
             "text": "Care of stroke\nRESULTS: Outcome 1 of stroke in children",
             "heading_uis": ["D000001", "D000002", "no identifier"],
+            "pubmed_file": "pubmed26n0001",
+            "branch": "C01",
+            "year": 1998,
+            "languages": ["eng"],
         }
     ]
 
@@ -128,7 +136,7 @@ def test_an_updated_index_equals_a_rebuilt_one(
 ) -> None:
     before, _ = update_index(store, checkpoint, BEFORE, FILES, None)
     updated, _ = update_index(store, checkpoint, AFTER, FILES, before)
-    elsewhere = ContextStore(storage=Storage(root=str(tmp_path / "elsewhere")))
+    elsewhere = ContextStore(storage=Storage(root=str(tmp_path / "elsewhere")), retriever="hybrid")
     rebuilt, _ = update_index(elsewhere, checkpoint, AFTER, FILES, None)
     assert contents(store, updated) == contents(elsewhere, rebuilt)
     questions = ["outcome of malaria", "children with migraine", "asthma"]
@@ -162,7 +170,7 @@ def test_a_citation_whose_file_is_not_parsed_is_named(store: ContextStore, check
 
 def test_a_new_encoder_gets_an_index_of_its_own(store: ContextStore, checkpoint: pl.DataFrame) -> None:
     before, _ = update_index(store, checkpoint, AFTER, FILES, None)
-    other = learn_checkpoint(EncoderSettings(), AFTER, FILES, store.storage)
+    other = learnt_checkpoint(EncoderSettings(), AFTER, FILES, store.storage)
     after, done = update_index(store, other, AFTER, FILES, before)
     assert after.item(0, "uri") != before.item(0, "uri")
     assert done.added == 5
@@ -184,7 +192,12 @@ def materialized(tmp_path: Path) -> tuple[dg.ExecuteInProcessResult, Storage]:
         storage.write_table(frame.collect(), "pubmed_citations", name)
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("pubmed_files", list(FILES))
-    checks = [encoder_loads_and_encodes, index_holds_the_current_citations, index_vectors_are_the_encoders]
+    checks = [
+        encoder_loads_and_encodes,
+        index_holds_the_current_citations,
+        index_vectors_are_the_encoders,
+        citations_have_vectors,
+    ]
     upstream = [
         dg.AssetSpec("current_citations"),
         dg.AssetSpec("pubmed_citations", partitions_def=pubmed_files),
@@ -195,7 +208,7 @@ def materialized(tmp_path: Path) -> tuple[dg.ExecuteInProcessResult, Storage]:
         resources={
             "io_manager": ParquetTables(storage=storage),
             "storage": storage,
-            "context_store": ContextStore(storage=storage),
+            "context_store": ContextStore(storage=storage, retriever="hybrid"),
             "encoder": EncoderSettings(),
         },
     )
@@ -206,7 +219,7 @@ def test_the_assets_materialize_through_dagster_and_pass_their_checks(
     materialized: tuple[dg.ExecuteInProcessResult, Storage],
 ) -> None:
     result, storage = materialized
-    assert [check.passed for check in result.get_asset_check_evaluations()] == [True] * 3
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True] * 4
     metadata = result.asset_materializations_for_node("context_index")[0].metadata
     assert metadata["citations"].value == 5
     assert metadata["left_out"].value == {
@@ -215,7 +228,7 @@ def test_the_assets_materialize_through_dagster_and_pass_their_checks(
     assert "Care of stroke" in metadata["sample_search"].value
     row = storage.read_table("context_index")
     assert row is not None
-    assert ContextStore(storage=storage).open(row).search(["malaria"], 1)[0][0].pmid == 7
+    assert ContextStore(storage=storage, retriever="hybrid").open(row).search(["malaria"], 1)[0][0].pmid == 7
 
 
 def test_the_encoder_check_fails_when_the_weights_change(

@@ -18,6 +18,7 @@ from mkailin_assets.tables import table
 from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.searcher import Filters
 from mkailin_resources.storage import Storage
 
 MAX_CONTEXTS = 20
@@ -28,6 +29,15 @@ class ContextConfig(dg.Config):
 
     k: int = Field(4, ge=1, le=MAX_CONTEXTS, description="Contexts of a question, at most")
     look_again: bool = Field(False, description="Search anew for all, even where what was found stands")
+    from_year: int | None = Field(None, description="Contexts published in this year or later")
+    to_year: int | None = Field(None, description="Contexts published in this year or earlier")
+    branches: list[str] = Field([], description="Home branches of the contexts, as C04; none: all")
+    languages: list[str] = Field([], description="Languages of the contexts, as eng; none: all")
+
+    @property
+    def filters(self) -> Filters:
+        """Which citations can be contexts."""
+        return Filters(self.from_year, self.to_year, tuple(self.branches), tuple(self.languages))
 
 
 @dg.asset(
@@ -58,7 +68,7 @@ def candidate_questions(
     partitions_def=mesh_branches,
     group_name="questions",
     kinds={"lancedb"},
-    code_version="2",
+    code_version="3",
 )
 def candidate_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -71,12 +81,13 @@ def candidate_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
 ) -> dg.Output[pl.DataFrame]:
     """The k best contexts of each candidate question, the source itself left out."""
     started = time.perf_counter()
-    searcher = context_store.open(context_index)
+    searcher = context_store.open(context_index, config.filters)
     recorded = None if config.look_again else storage.read_table("candidate_contexts", context.partition_key)
     kept = still_found(recorded, candidate_questions, searcher, config.k)
     contexts = find_contexts(candidate_questions, branch_citations, searcher, config.k, kept)
     seconds = time.perf_counter() - started
-    return dg.Output(contexts, metadata={"kept": kept.height, **_context_metadata(contexts, seconds)})
+    metadata = {"kept": kept.height, "search": searcher.search_kind, **_context_metadata(contexts, seconds)}
+    return dg.Output(contexts, metadata=metadata)
 
 
 def _question_metadata(questions: pl.DataFrame, citations: int) -> dict[str, Any]:

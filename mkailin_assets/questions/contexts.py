@@ -6,7 +6,7 @@ import polars as pl
 
 from mkailin_assets.questions.tables import CandidateContexts
 from mkailin_assets.retrieval.update import heading_uis
-from mkailin_resources.index import Ranked, Searcher
+from mkailin_resources.searcher import Ranked, Searcher
 
 _EMPTY = CandidateContexts.create_empty()
 _QUESTIONS_PER_BATCH = 1_024
@@ -18,7 +18,7 @@ NO_SOURCE = "the citation it was asked of is no longer in this branch"
 def still_found(
     recorded: pl.DataFrame | None, candidate_questions: pl.DataFrame, searcher: Searcher, k: int
 ) -> pl.DataFrame:
-    """Those rows of the table as it was whose question, encoder and every one of k contexts are the same.
+    """Those rows of the table as it was with the same question, search and every one of k contexts.
 
     They are kept, so that what is new in PubMed does not reach back to all that was made before.
     """
@@ -26,7 +26,9 @@ def still_found(
         return _EMPTY
     key = ["pmid", "role"]
     rows = recorded.join(candidate_questions, on=[*key, "question"], how="semi").filter(
-        pl.col("encoder") == searcher.encoder, pl.col("contexts").list.len() == k
+        pl.col("encoder") == searcher.encoder,
+        pl.col("search_kind") == searcher.search_kind,
+        pl.col("contexts").list.len() == k,
     )
     context = pl.col("contexts").struct
     cited = rows.select(*key, "contexts").explode("contexts", empty_as_null=False)
@@ -64,7 +66,7 @@ def find_contexts(
     asked = []
     for row in rows:
         if row["failure"] is None:
-            row["encoder"] = searcher.encoder
+            row |= {"encoder": searcher.encoder, "search_kind": searcher.search_kind}
             if before := found.get((row["pmid"], row["role"])):
                 row.update(contexts=before["contexts"], source_rank=before["source_rank"])
             else:
@@ -76,8 +78,8 @@ def find_contexts(
 
 def _row(question: dict[str, Any], heading_uis: list[str] | None) -> dict[str, Any]:
     failure = question["failure"] or (NO_SOURCE if heading_uis is None else None)
-    found = {"heading_uis": heading_uis or [], "contexts": [], "source_rank": None, "encoder": None}
-    return question | found | {"failure": failure}
+    found = {"heading_uis": heading_uis or [], "contexts": [], "source_rank": None}
+    return question | found | {"failure": failure, "encoder": None, "search_kind": None}
 
 
 def _search(rows: list[dict[str, Any]], searcher: Searcher, k: int) -> None:

@@ -9,10 +9,11 @@ import polars as pl
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.metadata import bars, counts, preview
 from mkailin_assets.partitions import ALL_PARTITIONS
+from mkailin_assets.retrieval.checkpoint import learnt_checkpoint, named_checkpoint
 from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
-from mkailin_assets.retrieval.update import findable, learn_checkpoint, sample_search, update_index
+from mkailin_assets.retrieval.update import findable, sample_search, update_index
 from mkailin_assets.tables import table
-from mkailin_resources.embeddings import EncoderSettings
+from mkailin_resources.embeddings.interface import LEARNT, EncoderSettings
 from mkailin_resources.index import ContextStore, IndexUpdate
 from mkailin_resources.storage import Storage
 
@@ -23,7 +24,7 @@ from mkailin_resources.storage import Storage
     group_name="retrieval",
     kinds={"scikitlearn"},
     tags={FIXED_TAG: ""},
-    code_version="1",
+    code_version="2",
 )
 def retriever_checkpoint(
     current_citations: pl.DataFrame,
@@ -33,7 +34,10 @@ def retriever_checkpoint(
 ) -> dg.Output[pl.DataFrame]:
     """The encoder of questions and citations: learnt from the citations, or one that is named."""
     began = time.perf_counter()
-    checkpoint = learn_checkpoint(encoder, current_citations, pubmed_citations, storage)
+    if encoder.name == LEARNT:
+        checkpoint = learnt_checkpoint(encoder, current_citations, pubmed_citations, storage)
+    else:
+        checkpoint = named_checkpoint(encoder, storage)
     seconds = time.perf_counter() - began
     return dg.Output(checkpoint, metadata={"seconds": seconds, "preview": preview(checkpoint)})
 
@@ -43,9 +47,10 @@ def retriever_checkpoint(
     ins={"pubmed_citations": ALL_PARTITIONS},
     group_name="retrieval",
     kinds={"lancedb"},
-    code_version="1",
+    code_version="2",
 )
-def context_index(
+def context_index(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
     retriever_checkpoint: pl.DataFrame,
     current_citations: pl.DataFrame,
     pubmed_citations: dict[str, pl.LazyFrame],
@@ -56,7 +61,7 @@ def context_index(
     began = time.perf_counter()
     recorded = storage.read_table("context_index")
     index, done = update_index(
-        context_store, retriever_checkpoint, current_citations, pubmed_citations, recorded
+        context_store, retriever_checkpoint, current_citations, pubmed_citations, recorded, context.log.info
     )
     seconds = time.perf_counter() - began
     metadata = _index_metadata(current_citations, done, seconds)
@@ -72,8 +77,11 @@ def _index_metadata(current_citations: pl.DataFrame, done: IndexUpdate, seconds:
         "added": done.added,
         "replaced": done.replaced,
         "removed": done.removed,
+        "embedded": done.embedded,
+        "embedded_per_second": round(done.embedded / seconds, 1),
+        "without_vector": preview(done.unembedded, rows=20),
         "left_out": {**counts(left_out, "state"), "without text in the parsed files": len(done.unread)},
         "seconds": seconds,
-        "citations_per_second": (done.added + done.replaced) / seconds,
+        "citations_per_second": round((done.added + done.replaced) / seconds, 1),
         "branches": bars("Citations in the index by home branch", counts(held, "home_branch")),
     }

@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 
 from mkailin_assets.retrieval.update import findable
-from mkailin_resources.embeddings import EncoderError, open_encoder
+from mkailin_resources.embeddings.checkpoint import open_encoder
+from mkailin_resources.embeddings.interface import EncoderError
+from mkailin_resources.index import CITATION, STATE
 from mkailin_resources.storage import Storage, StorageError
 
 _PROBES = ["Does exercise lower blood pressure?", ""]
@@ -16,24 +18,23 @@ def encoder_fault(checkpoint: pl.DataFrame, storage: Storage) -> str | None:
     """What is wrong with the encoder of a RetrieverCheckpoint row; None if it loads and encodes."""
     made = checkpoint.row(0, named=True)
     try:
-        encoder = open_encoder(made["encoder"], made["uri"], made["fingerprint"], storage)
+        encoder = open_encoder(made["uri"], made["fingerprint"], storage)
     except (EncoderError, StorageError) as error:
         return str(error)
-    vectors = encoder.encode(_PROBES)
     expected = (len(_PROBES), made["dimension"])
-    if vectors.shape != expected or not np.isfinite(vectors).all():
-        return f"the encoder gave vectors of shape {vectors.shape}, expected finite ones of {expected}"
+    for vectors in (encoder.encode_documents(_PROBES), encoder.encode_queries(_PROBES)):
+        if vectors.shape != expected or not np.isfinite(vectors).all():
+            return f"the encoder gave vectors of shape {vectors.shape}, expected finite ones of {expected}"
     return None
 
 
 def index_differences(contents: Iterable[pl.DataFrame], current_citations: pl.DataFrame) -> pl.DataFrame:
     """PMIDs where the index and the current citations with an abstract differ, and how (`fault`)."""
-    batches = [batch.select("pmid", "content_hash") for batch in contents]
-    held = pl.concat([pl.DataFrame(schema={"pmid": pl.Int64, "content_hash": pl.String}), *batches])
-    counted = held.group_by("pmid").agg(
-        pl.len().alias("times"), pl.col("content_hash").first().alias("indexed")
-    )
-    wanted = findable(current_citations).select("pmid", "content_hash", wanted=True)
+    states = [pl.DataFrame(schema={name: CITATION[name] for name in STATE}), *contents]
+    held = pl.concat(states).select("pmid", indexed=pl.struct(STATE))
+    counted = held.group_by("pmid").agg(pl.len().alias("times"), pl.col("indexed").first())
+    wanted = findable(current_citations).rename({"home_branch": "branch"})
+    wanted = wanted.select("pmid", current=pl.struct(STATE), wanted=True)
     fault = (
         pl.when(pl.col("times").is_null())
         .then(pl.lit("missing"))
@@ -41,7 +42,7 @@ def index_differences(contents: Iterable[pl.DataFrame], current_citations: pl.Da
         .then(pl.lit("no longer current"))
         .when(pl.col("times") > 1)
         .then(pl.lit("there more than once"))
-        .when(pl.col("indexed").ne_missing(pl.col("content_hash")))
+        .when(pl.col("indexed").ne_missing(pl.col("current")))
         .then(pl.lit("outdated"))
     )
     both = counted.join(wanted, on="pmid", how="full", coalesce=True).select("pmid", fault=fault)

@@ -1,23 +1,14 @@
-"""From parsed citations to the encoder learnt from them and the index that holds them."""
+"""From parsed citations to the index that holds them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import dataframely as dy
 import polars as pl
 
 from mkailin_assets.mesh.hierarchy import heading_key
-from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
-from mkailin_resources.embeddings import (
-    LEARNT,
-    CorpusEncoder,
-    EncoderSettings,
-    SentenceTransformersEncoder,
-    open_encoder,
-)
-from mkailin_resources.index import ContextStore, IndexUpdate
-from mkailin_resources.storage import Storage
+from mkailin_assets.retrieval.tables import ContextIndex
+from mkailin_resources.embeddings.checkpoint import open_encoder
+from mkailin_resources.index import CITATION, ContextStore, IndexUpdate
 
 PubmedFiles = Mapping[str, pl.LazyFrame]
 
@@ -30,48 +21,18 @@ def findable(current_citations: pl.DataFrame) -> pl.DataFrame:
 def texts_of(citations: pl.DataFrame, pubmed_citations: PubmedFiles) -> Iterator[pl.DataFrame]:
     """The records of these current citations (pmid, pubmed_file, position), as the index keeps them.
 
-    A frame for each PubMed file that holds some, one in memory at a time: pmid, content_hash, title,
-    text (title, newline, abstract with its labels), heading_uis (distinct, ascending). A citation whose
-    file is not there, or holds another record in its place, is not among them.
+    A frame for each PubMed file that holds some, one in memory at a time, with the columns `CITATION`: text
+    is title, newline, abstract with its labels, heading_uis are distinct and ascending. A citation whose file
+    is not there, or holds another record in its place, is not among them.
     """
     for (pubmed_file,), wanted in citations.sort("pubmed_file").group_by("pubmed_file", maintain_order=True):
         if pubmed_file in pubmed_citations:
             records = pubmed_citations[str(pubmed_file)].filter(pl.col("record") == "citation")
-            keys = wanted.lazy().select("pmid", "position", "content_hash")
-            found = records.join(keys, on=["pmid", "position", "content_hash"], how="semi")
-            yield found.select("pmid", "content_hash", _title(), _text(), heading_uis()).collect()
-
-
-def learn_checkpoint(
-    settings: EncoderSettings,
-    current_citations: pl.DataFrame,
-    pubmed_citations: PubmedFiles,
-    storage: Storage,
-) -> pl.DataFrame:
-    """The configured encoder as a RetrieverCheckpoint row; a corpus encoder is learnt and published."""
-    if settings.name != LEARNT:
-        named = SentenceTransformersEncoder(settings.name)
-        return _one_row(
-            RetrieverCheckpoint,
-            encoder=settings.name,
-            uri=None,
-            fingerprint=named.fingerprint,
-            dimension=named.dimension,
-            trained_on=0,
-        )
-    texts = sample_texts(current_citations, pubmed_citations, settings.learn_from)
-    encoder = CorpusEncoder.learn(texts)
-    with TemporaryDirectory() as folder:
-        encoder.save(Path(folder))
-        uri = storage.publish_folder(Path(folder), "encoders", encoder.fingerprint)
-    return _one_row(
-        RetrieverCheckpoint,
-        encoder=LEARNT,
-        uri=uri,
-        fingerprint=encoder.fingerprint,
-        dimension=encoder.dimension,
-        trained_on=len(texts),
-    )
+            keys = wanted.lazy().select("pmid", "position", "content_hash", branch="home_branch")
+            found = records.join(keys, on=["pmid", "position", "content_hash"]).with_columns(
+                _title(), text(), heading_uis(), languages="language"
+            )
+            yield found.select(*CITATION).collect()
 
 
 def sample_texts(current_citations: pl.DataFrame, pubmed_citations: PubmedFiles, at_most: int) -> list[str]:
@@ -83,28 +44,30 @@ def sample_texts(current_citations: pl.DataFrame, pubmed_citations: PubmedFiles,
     return pl.concat(frames).sort("pmid")["text"].to_list() if frames else []
 
 
-def update_index(
+def update_index(  # noqa: PLR0917
     store: ContextStore,
     checkpoint: pl.DataFrame,
     current_citations: pl.DataFrame,
     pubmed_citations: PubmedFiles,
     recorded: pl.DataFrame | None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> tuple[pl.DataFrame, IndexUpdate]:
     """Bring the index to the current citations: its ContextIndex row, and what was done.
 
     `recorded` is the row published last; it comes back as it is when nothing has changed.
     """
     made = checkpoint.row(0, named=True)
-    encoder = open_encoder(made["encoder"], made["uri"], made["fingerprint"], store.storage)
+    encoder = open_encoder(made["uri"], made["fingerprint"], store.storage)
     wanted = findable(current_citations)
     same_encoder = recorded is not None and recorded.item(0, "encoder_fingerprint") == made["fingerprint"]
     done = store.update(
-        wanted,
+        wanted.rename({"home_branch": "branch"}),
         _reader(wanted, pubmed_citations),
         encoder,
         recorded.item(0, "table_version") if recorded is not None and same_encoder else None,
+        log,
     )
-    row = _one_row(
+    row = one_row(
         ContextIndex,
         uri=done.uri,
         table_version=done.table_version,
@@ -112,6 +75,7 @@ def update_index(
         encoder_uri=made["uri"],
         encoder_fingerprint=made["fingerprint"],
         citations=done.citations,
+        without_vector=done.unembedded.height,
         without_abstract=current_citations.filter(pl.col("state") == "current").height - wanted.height,
         added=done.added,
         replaced=done.replaced,
@@ -150,7 +114,8 @@ def _title() -> pl.Expr:
     return pl.col("title").fill_null("")
 
 
-def _text() -> pl.Expr:
+def text() -> pl.Expr:
+    """Title, newline, abstract with its labels, a line for each section: what is indexed and encoded."""
     section = pl.element().struct
     labelled = pl.concat_str([section.field("label") + ": ", section.field("text")], ignore_nulls=True)
     return pl.concat_str(
@@ -164,5 +129,6 @@ def heading_uis() -> pl.Expr:
     return keys.list.unique().list.sort().alias("heading_uis")
 
 
-def _one_row(schema: type[dy.Schema], **values: object) -> pl.DataFrame:
+def one_row(schema: type[dy.Schema], **values: object) -> pl.DataFrame:
+    """A table of one row; what is not given is null."""
     return pl.DataFrame([values], schema=schema.create_empty().schema)

@@ -1,0 +1,1 @@
+"""Texts as vectors: encoders behind one interface, and the store that keeps what they made."""
