@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 NOT_FINITE = "its vector has numbers that are not finite"
 _TABLE = "vectors"
 _DIGEST_BYTES = 16
-_KEEP_VERSIONS = timedelta(days=1)
+# A look-up takes seconds; each version lists all fragments, and so many are merged at a time.
+_KEEP_VERSIONS = timedelta(hours=1)
+_ADDS_PER_TIDY = 100
 # Look-ups read the rows that no index covers one by one.
 _ROWS_WITHOUT_INDEX = 50_000
 # More than a rare text that overflows: then the encoder is at fault, and nothing it says can be trusted.
@@ -47,7 +49,7 @@ class EmbeddingStore:
 
     def __init__(self, storage: Storage, encoder: Encoder) -> None:
         """Open it, or make it."""
-        self._encoder = encoder
+        self._encoder, self._adds = encoder, 0
         self._table = _opened(str(storage.path("embeddings", encoder.fingerprint)), encoder.dimension)
 
     def embed(self, texts: Sequence[str]) -> Embedded:
@@ -106,6 +108,9 @@ class EmbeddingStore:
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self._encoder.dimension)
         keys = pa.array(digests, pa.binary(_DIGEST_BYTES))
         self._table.add(pa.table([keys, values], schema=self._table.schema))
+        self._adds += 1
+        if self._adds % _ADDS_PER_TIDY == 0:
+            self.tidy()
 
 
 def _opened(folder: str, dimension: int) -> "Table":
