@@ -23,13 +23,14 @@ import lancedb
 import numpy as np
 import polars as pl
 
+from benchmarks.prose import texts
 from benchmarks.pubmed_stage import in_child, measured
 from benchmarks.report import Goal, Report
 from mkailin_resources.generation_store import GenerationStore, StoredText
 from mkailin_resources.storage import Storage
 
 _SMALL, _LARGE, _MORE, _SEED = 100_000, 1_000_000, 30_000, 20260104
-_WORDS, _WORDS_A_TEXT = 30_000, 150
+_WORDS_A_TEXT = 150
 _CHUNK, _ROUNDS = 10_000, 5
 _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -88,21 +89,10 @@ def run() -> Report:
 
 def _answers(first: int, count: int) -> Iterator[list[StoredText]]:
     """Answers by number, a chunk at a time; those of one chunk are the same whatever chunk comes before."""
-    words = _vocabulary()
-    weights = np.cumsum(1 / (np.arange(_WORDS) + 2.7))
     for start in range(first, first + count, _CHUNK):
         chance = np.random.default_rng([_SEED, start])
         height = min(_CHUNK, first + count - start)
-        drawn = chance.random(height * _WORDS_A_TEXT) * weights[-1]
-        pauses = chance.choice([" ", ", ", ". "], height * _WORDS_A_TEXT, p=[0.85, 0.08, 0.07])
-        spoken = pl.DataFrame(
-            {
-                "row": np.repeat(np.arange(height), _WORDS_A_TEXT),
-                "word": words[np.searchsorted(weights, drawn).astype(np.uint32)],
-                "pause": pauses,
-            }
-        ).with_columns(text=pl.col("word") + pl.col("pause"))
-        texts = spoken.group_by("row", maintain_order=True).agg(pl.col("text").str.join(""))["text"]
+        written = texts(start, height, _WORDS_A_TEXT)
         lengths = chance.integers(300, 901, height)
         tokens = chance.integers(80, 900, (height, 2)).tolist()
         yield [
@@ -117,21 +107,8 @@ def _answers(first: int, count: int) -> Iterator[list[StoredText]]:
                 tokens_out=tokens[place][1],
                 created_at=_FIRST + timedelta(milliseconds=start + place),
             )
-            for place, text in enumerate(texts)
+            for place, text in enumerate(written)
         ]
-
-
-def _vocabulary() -> pl.Series:
-    chance = np.random.default_rng(_SEED)
-    syllables = np.array(
-        [
-            before + vowel + after
-            for before in (*"bcdfghklmnprstvw", "st", "tr", "ch", "pl", "gr")
-            for vowel in (*"aeiou", "ea", "io", "ou")
-            for after in ("", *"nrslt")
-        ]
-    )
-    return pl.Series(["".join(chance.choice(syllables, chance.integers(1, 5))) for _ in range(_WORDS)])
 
 
 def _fingerprint(number: int) -> str:

@@ -41,8 +41,8 @@ PROMPTS = {
     "general_model": "question_general",
     "answer_model": "answer",
 }
-# What best finds the abstract that a question was asked of. Of 500 questions of PubMedQA, among 2,854 abstracts,
-# words put it first for 96%, words and the encoder learnt from the corpus for 58%. Of a transformer both together.
+# What finds abstracts best. Of 500 questions of PubMedQA, among 2,854 abstracts, words put the one they were
+# asked about first for 96%, words and the encoder learnt from the corpus together for 58%.
 BEST_RETRIEVERS: dict[str, Retriever] = {LEARNT: "lexical"}
 # Names that stand for an address; an empty one is NLM's own two servers.
 NLM_URLS = {"nlm": "", "sample": str(NLM_FOLDER)}
@@ -137,7 +137,7 @@ class Settings:
                     name=encoder,
                     query_name=value("QUERY_ENCODER"),
                     pooling=choice("POOLING", *get_args(Pooling)),
-                    tune=choice("TUNE_ENCODER", "no", "yes") == "yes",
+                    tuning=_tuning(value("TUNE_ENCODER", "no")),
                 )
             ),
             retriever=choice("RETRIEVER", BEST_RETRIEVERS.get(encoder, "hybrid"), *get_args(Retriever)),
@@ -261,12 +261,13 @@ def _model_name(variable: str, text: str, endpoint: str) -> ModelName:
 
 def _encoder(encoder: EncoderSettings) -> EncoderSettings:
     """The settings of the encoder, if they fit one another."""
-    if encoder.name == LEARNT and (encoder.query_name or encoder.pooling or encoder.tune):
+    tuned = encoder.tuning is not None
+    if encoder.name == LEARNT and (encoder.query_name or encoder.pooling or tuned):
         raise InvalidSetting(
             "MKAILIN_QUERY_ENCODER, MKAILIN_POOLING and MKAILIN_TUNE_ENCODER are about a transformer: "
             "name one in MKAILIN_ENCODER"
         )
-    if encoder.query_name and encoder.tune:
+    if encoder.query_name and tuned:
         raise InvalidSetting(
             "MKAILIN_TUNE_ENCODER tunes one model for questions and documents: unset MKAILIN_QUERY_ENCODER"
         )
@@ -274,6 +275,22 @@ def _encoder(encoder: EncoderSettings) -> EncoderSettings:
         if model and _model_name(name, model, "").adapter:
             raise InvalidSetting(f"MKAILIN_{name} is {model!r}: an encoder takes no adapter; merge it first")
     return encoder
+
+
+def _tuning(text: str) -> dict[str, Any] | None:
+    if text in {"no", "yes"}:
+        return {} if text == "yes" else None
+    return _json_object("TUNE_ENCODER", text, 'no, yes or a JSON object such as {"max_steps": 200}')
+
+
+def _json_object(name: str, text: str, expected: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidSetting(f"MKAILIN_{name} is {text!r}; set it to {expected}")
+    return value
 
 
 def _endpoint(url: str) -> str:
@@ -286,16 +303,8 @@ def _endpoint(url: str) -> str:
 
 
 def _vllm_arguments(text: str) -> dict[str, Any]:
-    try:
-        arguments = json.loads(text)
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise InvalidSetting(
-            f"MKAILIN_VLLM_ARGUMENTS is {text!r}; set it to a JSON object of arguments of vllm.LLM, such as "
-            '{"tensor_parallel_size": 2, "max_model_len": 16384}'
-        )
-    return arguments
+    example = '{"tensor_parallel_size": 2, "max_model_len": 16384}'
+    return _json_object("VLLM_ARGUMENTS", text, f"a JSON object of arguments of vllm.LLM, such as {example}")
 
 
 def _prices(text: str) -> dict[str, tuple[float, float]]:

@@ -168,7 +168,7 @@ class Storage(dg.ConfigurableResource):
         Raises `StorageError` when another run has published meanwhile what this one did not see. Runs on one
         machine take turns; on an object store two that publish in the same second may hide each other.
         """
-        with self._turn(asset):
+        with self.turn(asset):
             present = self.log_sources(asset)
             fits = update.fits(present)
             if fits is None:
@@ -202,8 +202,9 @@ class Storage(dg.ConfigurableResource):
         return table is not None and table.equals(rows)
 
     @contextmanager
-    def _turn(self, asset: str) -> Iterator[None]:
-        with (self.scratch() / f".{asset}.lock").open("ab") as file:
+    def turn(self, name: str) -> Iterator[None]:
+        """Wait until no other process of this machine has its turn at `name`; a killed one lets go of it."""
+        with (self.scratch() / f".{name}.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -88,6 +88,7 @@ def test_stores_that_add_and_tidy_at_once_lose_nothing(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "_ROWS_WITHOUT_INDEX", 10)
+    monkeypatch.setattr(store_module, "_SMALL_FRAGMENTS", 1)
     texts = [[f"text {run} {number}" for number in range(20)] for run in range(4)]
 
     def embed_and_tidy(some: list[str]) -> None:

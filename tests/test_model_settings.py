@@ -15,7 +15,15 @@ from mkailin_resources.models.transformers_model import TransformersModel
 from mkailin_resources.models.vllm_model import VllmModel
 from mkailin_resources.profiles import InvalidSetting, Settings, agents
 
-ON_GPU = {"candidate_questions", "generated_qa", "benchmark_report", "finetuned_checkpoint"}
+ON_GPU = {
+    "retriever_checkpoint",
+    "context_index",
+    "retrieval_report",
+    "candidate_questions",
+    "generated_qa",
+    "benchmark_report",
+    "finetuned_checkpoint",
+}
 
 
 def settings(**values: str) -> Settings:

@@ -153,7 +153,7 @@ def test_hostile_questions_break_nothing(searcher: Searcher) -> None:
     assert quoted[0] == quoted[1]
 
 
-@pytest.mark.parametrize("question", ["", "   ", "?!", "xyzzy"])
+@pytest.mark.parametrize("question", ["", "   ", "?!", "the of in", "xyzzy"])
 def test_a_question_without_a_known_word_finds_nothing(searcher: Searcher, question: str) -> None:
     assert searcher.search([question], 4) == [[]]
 
@@ -337,7 +337,7 @@ def test_an_update_that_another_one_disturbed_fails_and_changes_no_search(
     index: Index, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """As on remote storage, where no lock makes the second wait."""
-    monkeypatch.setattr(index_module, "_alone", lambda folder: nullcontext())
+    monkeypatch.setattr(Storage, "turn", lambda storage, name: nullcontext())
     index.update({1: TEXTS[1]})
     frame = citations(TEXTS)
     other = Index(index.folder / "other", index.encoder)

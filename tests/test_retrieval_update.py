@@ -17,12 +17,15 @@ from mkailin_assets.retrieval.checks import (
     encoder_loads_and_encodes,
     index_holds_the_current_citations,
     index_vectors_are_the_encoders,
+    tuning_does_not_harm,
 )
 from mkailin_assets.retrieval.inspection import index_differences, vector_faults
 from mkailin_assets.retrieval.tables import ContextIndex, RetrieverCheckpoint
 from mkailin_assets.retrieval.update import sample_texts, texts_of, update_index
+from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.index import ContextStore
+from mkailin_resources.sample import PUBMEDQA_FILE
 from mkailin_resources.storage import ParquetTables, Storage
 
 SUBJECTS = ("measles", "stroke", "asthma", "insomnia", "anaemia", "migraine", "gout", "malaria")
@@ -193,6 +196,7 @@ def materialized(tmp_path: Path) -> tuple[dg.ExecuteInProcessResult, Storage]:
     instance = dg.DagsterInstance.ephemeral()
     instance.add_dynamic_partitions("pubmed_files", list(FILES))
     checks = [
+        tuning_does_not_harm,
         encoder_loads_and_encodes,
         index_holds_the_current_citations,
         index_vectors_are_the_encoders,
@@ -209,6 +213,7 @@ def materialized(tmp_path: Path) -> tuple[dg.ExecuteInProcessResult, Storage]:
             "io_manager": ParquetTables(storage=storage),
             "storage": storage,
             "context_store": ContextStore(storage=storage, retriever="hybrid"),
+            "benchmarks": BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE)),
             "encoder": EncoderSettings(),
         },
     )
@@ -219,7 +224,7 @@ def test_the_assets_materialize_through_dagster_and_pass_their_checks(
     materialized: tuple[dg.ExecuteInProcessResult, Storage],
 ) -> None:
     result, storage = materialized
-    assert [check.passed for check in result.get_asset_check_evaluations()] == [True] * 4
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True] * 5
     metadata = result.asset_materializations_for_node("context_index")[0].metadata
     assert metadata["citations"].value == 5
     assert metadata["left_out"].value == {

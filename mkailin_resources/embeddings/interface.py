@@ -5,7 +5,7 @@ encoder (empty, out of vocabulary) is the zero vector, which is similar to nothi
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import dagster as dg
 import numpy as np
@@ -44,8 +44,10 @@ class EncoderSettings(dg.ConfigurableResource):
     pooling: Pooling = Field(
         "", description="How a plain transformer's token vectors become one; empty: mean"
     )
-    tune: bool = Field(
-        False, description="Fine-tune the transformer on question-abstract pairs of the corpus"
+    tuning: dict[str, Any] | None = Field(
+        None,
+        description="Settings of a fine-tuning on question-abstract pairs of the corpus (RetrieverTuning), "
+        "those not given as they are by default; null: no fine-tuning",
     )
     learn_from: int = Field(
         default=200_000, ge=1, description="Citations it is learnt from or tuned on at most, a seeded sample"

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,7 +25,7 @@ _TABLE = "vectors"
 _DIGEST_BYTES = 16
 # A look-up takes seconds; each version lists all fragments, and so many are merged at a time.
 _KEEP_VERSIONS = timedelta(hours=1)
-_ADDS_PER_TIDY = 100
+_ADDS_PER_TIDY, _SMALL_FRAGMENTS = 100, 20
 # Look-ups read the rows that no index covers one by one.
 _ROWS_WITHOUT_INDEX = 50_000
 # More than a rare text that overflows: then the encoder is at fault, and nothing it says can be trusted.
@@ -50,7 +50,9 @@ class EmbeddingStore:
     def __init__(self, storage: Storage, encoder: Encoder) -> None:
         """Open it, or make it."""
         self._encoder, self._adds = encoder, 0
-        self._table = _opened(str(storage.path("embeddings", encoder.fingerprint)), encoder.dimension)
+        # Of two that make a table at once the second would overwrite it.
+        with storage.turn(f"embeddings-{encoder.fingerprint}"):
+            self._table = _opened(str(storage.path("embeddings", encoder.fingerprint)), encoder.dimension)
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Vectors of documents, computed where they are not kept, and kept before this returns.
@@ -64,7 +66,7 @@ class EmbeddingStore:
         kept = self._kept(digests)
         missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in kept}
         computed = self._encoder.encode_documents(list(missing.values())).astype(np.float16)
-        sound: np.ndarray = np.isfinite(computed).all(axis=1)
+        sound = np.asarray(np.isfinite(computed).all(axis=1))
         if len(sound) >= _FEW and sound.mean() < 1 - _MOST_FAULTS:
             raise EncoderError(
                 f"encoder {self._encoder.fingerprint}: {(~sound).sum()} of {len(sound)} vectors have numbers "
@@ -82,9 +84,13 @@ class EmbeddingStore:
         return Embedded(vectors, len(missing), faults)
 
     def tidy(self) -> None:
-        """Compact and index what was added, so that look-ups stay fast; left to another run that does it."""
+        """Compact and index what was added, once it is much, unless another run does: look-ups stay fast."""
         from lancedb.index import BTree
 
+        # LanceDB 0.40 gives a dict, whatever its annotation says.
+        facts = cast(dict[str, Any], self._table.stats())["fragment_stats"]
+        if facts["num_small_fragments"] < _SMALL_FRAGMENTS:
+            return
         try:
             self._table.optimize(cleanup_older_than=_KEEP_VERSIONS)
             if not self._table.list_indices() and self._table.count_rows() > _ROWS_WITHOUT_INDEX:
