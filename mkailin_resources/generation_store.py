@@ -337,7 +337,10 @@ class GenerationStore:
 
         table = self._open(name)
         if table is None:
-            table = lancedb.connect(str(self._folder)).create_table(name, schema=_arrow(name), exist_ok=True)
+            # Of two that make a table at once the second would overwrite it, and lose what the first added.
+            with self._storage.turn(f"generations-{name}"):
+                made = lancedb.connect(str(self._folder))
+                table = made.create_table(name, schema=_arrow(name), exist_ok=True)
         return table
 
     def _add_missing(self, frame: pl.DataFrame) -> None:

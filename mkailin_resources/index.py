@@ -270,13 +270,15 @@ def _index(table: "Table", recorded: int | None) -> None:
 
 def _is_scattered(table: "Table") -> bool:
     """Whether indexes are missing, or too much has changed since they were made whole."""
-    dataset, indexed = table.to_lance(), {index.columns[0]: index.name for index in table.list_indices()}
-    if not indexed.keys() >= {"text", "pmid", "vector"}:
+    indexes = {index.columns[0]: index for index in table.list_indices()}
+    if not indexes.keys() >= {"text", "pmid", "vector"}:
         return True
-    # Removed citations stay in the word statistics, and each segment of the index has statistics of its own.
-    first, *later = (part["num_docs"] for part in dataset.stats.index_stats(indexed["text"])["segments"])
-    rows = table.count_rows()
-    changed = sum(later) + (first + sum(later) - rows)
+    dataset, words = table.to_lance(), indexes["text"]
+    first, *later = (part["num_docs"] for part in dataset.stats.index_stats(words.name)["segments"])
+    rows, new = table.count_rows(), words.num_unindexed_rows or 0
+    # Removed citations stay in the word statistics until then.
+    removed = first + sum(later) - (rows - new)
+    changed = sum(later) + new + removed
     return changed > _MOST_CHANGED * rows or len(dataset.get_fragments()) > _MOST_FRAGMENTS
 
 

@@ -85,11 +85,18 @@ class Index:
         self.store = ContextStore(storage=storage, retriever="hybrid")
         self.encoder, self.folder = encoder, folder
         self.recorded: int | None = None
+        self.citations = 0
 
     def update(self, texts: dict[int, str], asked: list[int] | None = None) -> index_module.IndexUpdate:
         frame = citations(texts)
-        done = self.store.update(frame, reader(frame, asked), self.encoder, self.recorded)
-        self.recorded = done.table_version
+        read = reader(frame, asked)
+        if len(texts) > 100:  # in one transaction, not one for each citation
+
+            def read(pmids: pl.Series) -> Iterable[pl.DataFrame]:
+                return [frame.filter(pl.col("pmid").is_in(pmids.implode()))]
+
+        done = self.store.update(frame, read, self.encoder, self.recorded)
+        self.recorded, self.citations = done.table_version, done.citations
         return done
 
     @property
@@ -101,7 +108,7 @@ class Index:
                 "encoder": "corpus",
                 "encoder_uri": self.encoder_uri,
                 "encoder_fingerprint": self.encoder.fingerprint,
-                "citations": len(TEXTS),
+                "citations": self.citations,
             }
         )
 
@@ -371,18 +378,23 @@ def test_old_versions_go_but_never_the_recorded_one(index: Index, monkeypatch: p
         index.store.open(first_row)
 
 
-def test_a_large_index_is_searched_approximately_with_the_same_best_hits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Index, dict[int, str]]:
+    """An index that is too large to be searched exactly, and its texts."""
     monkeypatch.setattr(index_module, "_ROWS_SEARCHED_EXACTLY", 1_000)
     rng = np.random.default_rng(0)
     vocabulary = [f"w{number}" for number in range(400)]
     texts = {pmid: " ".join(rng.choice(vocabulary, 12)) for pmid in range(1, 2_001)}
     index = Index(tmp_path, CorpusEncoder.learn(list(texts.values())))
-    frame = citations(texts)
-    index.recorded = index.store.update(frame, lambda pmids: [frame], index.encoder, None).table_version
-    row = index.row.with_columns(citations=pl.lit(len(texts)))
-    searcher = index.store.open(row)
+    index.update(texts)
+    return index, texts
+
+
+def test_a_large_index_is_searched_approximately_with_the_same_best_hits(
+    large: tuple[Index, dict[int, str]],
+) -> None:
+    index, texts = large
+    searcher = index.store.open(index.row)
     exact = Searcher(searcher._table, index.encoder, exact=True)
     assert searcher._vectors is None
     questions = [texts[pmid] for pmid in range(1, 41)] + [""]
@@ -390,6 +402,46 @@ def test_a_large_index_is_searched_approximately_with_the_same_best_hits(
     assert [pmids[:1] for pmids in found] == [pmids[:1] for pmids in right]
     recall = [len(set(a) & set(b)) / 100 for a, b in zip(found, right, strict=True) if b]
     assert np.mean(recall) > 0.9
+
+
+def test_a_narrow_filter_finds_all_it_lets_through_in_a_large_index(
+    large: tuple[Index, dict[int, str]],
+) -> None:
+    index, texts = large
+    searcher = index.store.open(index.row, Filters(from_year=2_100, to_year=2_109))
+    everything = [" ".join(texts[pmid] for pmid in range(100, 110))]
+    assert set(searcher.dense(everything, 100)[0]) == set(range(100, 110))
+
+
+def segments(index: Index) -> set[int]:
+    head = index_module._head(str(index.store.folder(index.encoder)), index.encoder.dimension)
+    return {one.num_segments for one in head.list_indices()}
+
+
+def test_a_large_index_is_extended_by_what_changed_and_made_anew_when_much_has(
+    large: tuple[Index, dict[int, str]], tmp_path: Path
+) -> None:
+    index, texts = large
+    assert segments(index) == {1}
+    for number in (1, 2):
+        texts = {pmid: text for pmid, text in texts.items() if pmid % 200 != number}
+        texts |= {pmid: f"{text} revised {number}" for pmid, text in texts.items() if pmid % 200 == 50}
+        texts |= {2_000 + number: f"w1 w2 w3 w4 w5 w{number}9 w{number}8"}
+        index.update(texts)
+        assert segments(index) == {2}, "what is new lies beside the large segment, in one of its own"
+    assert index.held() == expected(texts)
+    rebuilt = Index(tmp_path / "rebuilt", index.encoder)
+    rebuilt.update(texts)
+    questions = [texts[pmid] for pmid in (50, 250, 77, 2_001, 2_002)]
+    updated, anew = index.open(), rebuilt.open()
+    # Both are approximate by vectors, each with clusters of its own.
+    for by, least in (("dense", 0.5), ("lexical", 0.9)):
+        found, right = getattr(updated, by)(questions, 10), getattr(anew, by)(questions, 10)
+        assert [pmids[0] for pmids in found] == [pmids[0] for pmids in right] == [50, 250, 77, 2_001, 2_002]
+        shared = sum(len(set(a) & set(b)) for a, b in zip(found, right, strict=True))
+        assert shared >= least * sum(map(len, right)), by
+    index.update({pmid: f"{text} again" if pmid < 400 else text for pmid, text in texts.items()})
+    assert segments(index) == {1}
 
 
 def test_words_alone_vectors_alone_or_both_search_as_the_setting_says(index: Index) -> None:
