@@ -79,7 +79,12 @@ distill_branch_job = dg.define_asset_job(
 learn_job = dg.define_asset_job(
     "learn",
     selection=dg.AssetSelection.assets(
-        "training_corpus", "corpus_exclusions", "corpus_recalls", "finetuned_checkpoint", "benchmark_report"
+        "training_corpus",
+        "corpus_exclusions",
+        "corpus_recalls",
+        "finetuned_checkpoint",
+        "benchmark_report",
+        "retrieval_report",
     ),
     description="Assemble the corpus over all branches, train on it, and measure.",
 )

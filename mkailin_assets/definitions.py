@@ -1,6 +1,7 @@
 """The code location: every asset, check, job and resource of m-KAILIN."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,8 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
 
 
 def _encoder(encoder: EncoderSettings) -> str:
-    said = (encoder.name, encoder.query_name, encoder.pooling, "tuned" if encoder.tune else "")
-    return "/".join(filter(None, said))
+    tuning = "" if encoder.tuning is None else f"tuned {json.dumps(encoder.tuning, sort_keys=True)}"
+    return "/".join(filter(None, (encoder.name, encoder.query_name, encoder.pooling, tuning)))
 
 
 def _judgements(folder: str) -> str:

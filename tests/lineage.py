@@ -22,6 +22,7 @@ LINEAGE = [
     "training_corpus",
     "corpus_exclusions",
     "corpus_recalls",
+    "retrieval_report",
     "finetuned_checkpoint",
     "benchmark_report",
 ]

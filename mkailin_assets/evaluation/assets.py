@@ -1,4 +1,4 @@
-"""The evaluation stage: what the models know."""
+"""The evaluation stage: what the models know, and what searches find."""
 
 import time
 from typing import Any
@@ -7,14 +7,18 @@ import dagster as dg
 import polars as pl
 
 from mkailin_assets.evaluation import benchmark as report
+from mkailin_assets.evaluation import retrieval
+from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets
 from mkailin_assets.evaluation.pubmedqa import Benchmark, read_pubmedqa
-from mkailin_assets.evaluation.tables import BenchmarkResult
+from mkailin_assets.evaluation.tables import BenchmarkResult, RetrievalResult
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import intervals, preview
+from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
+from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
 
@@ -80,4 +84,63 @@ def _result_metadata(
         "failures": report.failures(predictions),
         "finetuned_minus_base": preview(gained, rows=gained.height),
         "results": preview(results, rows=results.height),
+    }
+
+
+@dg.asset(
+    **table(RetrievalResult),
+    **ON_GPU,
+    ins={"pubmed_citations": ALL_PARTITIONS},
+    deps=["context_index"],
+    group_name="evaluation",
+    kinds={"lancedb", "polars"},
+    code_version="1",
+)
+def retrieval_report(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    retriever_checkpoint: pl.DataFrame,
+    current_citations: pl.DataFrame,
+    pubmed_citations: dict[str, pl.LazyFrame],
+    storage: Storage,
+    context_store: ContextStore,
+    benchmarks: BenchmarkFiles,
+) -> dg.Output[pl.DataFrame]:
+    """Recall, MRR and nDCG of lexical, dense and hybrid search on judged data, with 95% intervals."""
+    start = time.perf_counter()
+    encoders = retrieval.encoders_of(retriever_checkpoint, storage)
+    judged = judged_sets(current_citations, pubmed_citations, benchmarks, tuned=len(encoders) > 1)
+    rankings = [
+        ranking for one in judged.sets for ranking in retrieval.rank(one, encoders, storage, context.log.info)
+    ]
+    results, ahead = retrieval.score(rankings), retrieval.leads(rankings)
+    text = retrieval.render(judged, results, ahead, context_store.retriever)
+    path = storage.publish_file(
+        storage.path("reports", "retrieval_report.md"), lambda file: file.write(text.encode())
+    )
+    metadata = {
+        "report": dg.MetadataValue.path(str(path)),
+        "seconds": round(time.perf_counter() - start, 1),
+        **_retrieval_metadata(judged, results, ahead, context_store.retriever),
+    }
+    return dg.Output(results, metadata=metadata)
+
+
+def _retrieval_metadata(
+    judged: JudgedSets, results: pl.DataFrame, ahead: pl.DataFrame, retriever: str
+) -> dict[str, Any]:
+    gained = {
+        f"{one}, {name}": (value, low, high)
+        for one, name, value, low, high in results.select(
+            "judged_set", "retriever", "ndcg_10", "ndcg_10_low", "ndcg_10_high"
+        ).iter_rows()
+    }
+    return {
+        "read_this_first": retrieval.READ_THIS_FIRST,
+        "retriever_in_use": retriever,
+        "is_it_the_best": retrieval.verdicts(results, retriever),
+        "ndcg_10": intervals("nDCG@10, 95% intervals", gained),
+        "results": preview(retrieval.readable(results), rows=results.height),
+        "differences": preview(retrieval.readable(ahead, "+.3f"), rows=ahead.height),
+        "left_out": judged.left_out,
+        "not_measured": judged.absent,
     }

@@ -55,6 +55,15 @@ def paired_differences(
     return {"accuracy": difference(accuracy_of_counts), "macro_f1": difference(macro_f1_of_counts)}
 
 
+def mean(values: Sequence[float]) -> Estimate:
+    """Mean of what each item has; seeded bootstrap interval."""
+    import numpy as np
+
+    items = len(values)
+    drawn = np.random.default_rng(SEED).integers(items, size=(RESAMPLES, items))
+    return _percentiles(np.mean(values), np.asarray(values)[drawn].mean(axis=1))
+
+
 def accuracy_of_counts(counts: "np.ndarray") -> "np.ndarray":
     """Accuracy of confusion counts [..., gold, predicted]."""
     return counts.trace(axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
@@ -80,6 +89,12 @@ def _bootstrap(
     counts = np.bincount(np.ravel_multi_index(codes, shape), minlength=int(np.prod(shape)))
     items = int(counts.sum())
     drawn = np.random.default_rng(SEED).multinomial(items, counts / items, size=RESAMPLES)
+    return _percentiles(statistic(counts.reshape(shape)), statistic(drawn.reshape(-1, *shape)))
+
+
+def _percentiles(value: "np.floating | np.ndarray", resampled: "np.ndarray") -> Estimate:
+    import numpy as np
+
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(statistic(drawn.reshape(-1, *shape)), [tail, 1 - tail])
-    return Estimate(float(statistic(counts.reshape(shape))), float(low), float(high))
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Estimate(float(value), float(low), float(high))

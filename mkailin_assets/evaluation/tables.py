@@ -2,6 +2,15 @@
 
 import dataframely as dy
 
+from mkailin_assets.tables import one_of
+
+_LOW, _HIGH = "Lower end of the 95% interval", "Upper end of the 95% interval"
+RETRIEVERS = ("lexical", "dense", "hybrid", "tuned dense", "tuned hybrid")
+
+
+def _score(what: str) -> dy.Float64:
+    return dy.Float64(min=0, max=1, description=what)
+
 
 class BenchmarkResult(dy.Schema):
     """Accuracy of one model on one benchmark under one protocol, with 95% intervals."""
@@ -12,9 +21,36 @@ class BenchmarkResult(dy.Schema):
     )
     model = dy.String(primary_key=True, description="majority, extractive agents, base or finetuned")
     items = dy.Int64(min=1, description="Questions asked")
-    accuracy = dy.Float64(min=0, max=1, description="Share answered as the experts did")
-    accuracy_low = dy.Float64(min=0, max=1, description="Lower end of the 95% interval")
-    accuracy_high = dy.Float64(min=0, max=1, description="Upper end of the 95% interval")
-    macro_f1 = dy.Float64(min=0, max=1, description="Mean F1 of yes, no and maybe")
-    macro_f1_low = dy.Float64(min=0, max=1, description="Lower end of the 95% interval")
-    macro_f1_high = dy.Float64(min=0, max=1, description="Upper end of the 95% interval")
+    accuracy = _score("Share answered as the experts did")
+    accuracy_low = _score(_LOW)
+    accuracy_high = _score(_HIGH)
+    macro_f1 = _score("Mean F1 of yes, no and maybe")
+    macro_f1_low = _score(_LOW)
+    macro_f1_high = _score(_HIGH)
+
+
+class RetrievalResult(dy.Schema):
+    """What one retriever finds on one judged set: means over its questions, with 95% intervals."""
+
+    judged_set = dy.String(primary_key=True, description="Judged folder, source abstracts or question titles")
+    retriever = one_of(
+        RETRIEVERS, primary_key=True, description="lexical, dense or hybrid, or the latter two after tuning"
+    )
+    encoder = dy.String(nullable=True, description="Fingerprint of the encoder; null: none is asked")
+    questions = dy.Int64(min=1, description="Questions asked")
+    documents = dy.Int64(min=1, description="Documents among which the answer is looked for")
+    recall_1 = _score("Share of the relevant documents that come first")
+    recall_1_low = _score(_LOW)
+    recall_1_high = _score(_HIGH)
+    recall_4 = _score("Share of the relevant documents among the first 4, as many as a question has contexts")
+    recall_4_low = _score(_LOW)
+    recall_4_high = _score(_HIGH)
+    recall_10 = _score("Share of the relevant documents among the first 10")
+    recall_10_low = _score(_LOW)
+    recall_10_high = _score(_HIGH)
+    mrr_10 = _score("1 / rank of the first relevant document, 0 beyond the first 10")
+    mrr_10_low = _score(_LOW)
+    mrr_10_high = _score(_HIGH)
+    ndcg_10 = _score("Discounted gain of the first 10, of the highest possible one")
+    ndcg_10_low = _score(_LOW)
+    ndcg_10_high = _score(_HIGH)

@@ -15,8 +15,9 @@ class RetrieverCheckpoint(dy.Schema):
     trained_on = dy.Int64(
         min=0, description="Citations a learnt encoder was fitted on; pairs it was tuned on"
     )
-    base_uri = dy.String(nullable=True, description="Checkpoint folder of what was tuned; null: not tuned")
-    base_fingerprint = dy.String(nullable=True, description="Hash of what was tuned; null: not tuned")
+    base_uri = dy.String(nullable=True, description="Checkpoint folder of what was tuned; null: nothing was")
+    base_fingerprint = dy.String(nullable=True, description="Hash of what was tuned; null: nothing was")
+    tuned_uri = dy.String(nullable=True, description="Checkpoint folder of what came of it, current or not")
     held_out_pairs = dy.Int64(nullable=True, min=1, description="Pairs tuned and base were compared on")
     base_mrr = dy.Float64(nullable=True, min=0, max=1, description="MRR@10 of the base on them")
     tuned_mrr = dy.Float64(

@@ -18,28 +18,41 @@ def findable(current_citations: pl.DataFrame) -> pl.DataFrame:
     return current_citations.filter((pl.col("state") == "current") & pl.col("has_abstract"))
 
 
-def texts_of(citations: pl.DataFrame, pubmed_citations: PubmedFiles) -> Iterator[pl.DataFrame]:
-    """The records of these current citations (pmid, pubmed_file, position), as the index keeps them.
+def records_of(citations: pl.DataFrame, pubmed_citations: PubmedFiles) -> Iterator[pl.LazyFrame]:
+    """The PubmedRecord rows of these current citations, with their home_branch.
 
-    A frame for each PubMed file that holds some, one in memory at a time, with the columns `CITATION`: text
-    is title, newline, abstract with its labels, heading_uis are distinct and ascending. A citation whose file
-    is not there, or holds another record in its place, is not among them.
+    A frame for each PubMed file that holds some. A citation whose file is not there, or holds another record
+    in its place, is not among them.
     """
     for (pubmed_file,), wanted in citations.sort("pubmed_file").group_by("pubmed_file", maintain_order=True):
         if pubmed_file in pubmed_citations:
             records = pubmed_citations[str(pubmed_file)].filter(pl.col("record") == "citation")
-            keys = wanted.lazy().select("pmid", "position", "content_hash", branch="home_branch")
-            found = records.join(keys, on=["pmid", "position", "content_hash"]).with_columns(
-                _title(), text(), heading_uis(), languages="language"
-            )
-            yield found.select(*CITATION).collect()
+            keys = wanted.lazy().select("pmid", "position", "content_hash", "home_branch")
+            yield records.join(keys, on=["pmid", "position", "content_hash"])
+
+
+def texts_of(citations: pl.DataFrame, pubmed_citations: PubmedFiles) -> Iterator[pl.DataFrame]:
+    """The records of these current citations as the index keeps them, with the columns `CITATION`.
+
+    One frame in memory at a time, as `records_of` gives them; text is title, newline, abstract with its
+    labels, heading_uis are distinct and ascending.
+    """
+    for records in records_of(citations, pubmed_citations):
+        made = records.with_columns(
+            _title(), text(), heading_uis(), languages="language", branch="home_branch"
+        )
+        yield made.select(*CITATION).collect()
+
+
+def sample(current_citations: pl.DataFrame, at_most: int) -> pl.DataFrame:
+    """Findable citations, a seeded sample of them where there are more than `at_most`."""
+    citations = findable(current_citations).sort("pmid")
+    return citations if citations.height <= at_most else citations.sample(at_most, seed=0)
 
 
 def sample_texts(current_citations: pl.DataFrame, pubmed_citations: PubmedFiles, at_most: int) -> list[str]:
     """Texts of findable citations by PMID, a seeded sample of them where there are more than `at_most`."""
-    citations = findable(current_citations).sort("pmid")
-    if citations.height > at_most:
-        citations = citations.sample(at_most, seed=0)
+    citations = sample(current_citations, at_most)
     frames = [frame.select("pmid", "text") for frame in texts_of(citations, pubmed_citations)]
     return pl.concat(frames).sort("pmid")["text"].to_list() if frames else []
 
