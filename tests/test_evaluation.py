@@ -14,13 +14,6 @@ from tiny_corpus import CONDITIONS, SUBSTANCES, training_examples
 from mkailin_assets.evaluation import checks
 from mkailin_assets.evaluation.assets import benchmark_report
 from mkailin_assets.evaluation.benchmark import READ_THIS_FIRST, score
-from mkailin_assets.evaluation.intervals import (
-    Estimate,
-    accuracy,
-    macro_f1,
-    macro_f1_of_counts,
-    paired_differences,
-)
 from mkailin_assets.evaluation.predict import (
     Predictions,
     chat,
@@ -31,6 +24,13 @@ from mkailin_assets.evaluation.predict import (
 )
 from mkailin_assets.evaluation.pubmedqa import NotPubMedQA, PubMedQAItem, read_pubmedqa
 from mkailin_assets.evaluation.tables import BenchmarkResult
+from mkailin_assets.intervals import (
+    Estimate,
+    accuracy,
+    macro_f1,
+    macro_f1_of_counts,
+    paired_differences,
+)
 from mkailin_assets.tables import table
 from mkailin_assets.training.checkpoints import (
     checkpoint_row,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mkailin_assets.evaluation.intervals import accuracy, macro_f1
+from mkailin_assets.intervals import accuracy, macro_f1
 from mkailin_resources.models.extractive import ConclusionAnswerer
 from mkailin_resources.models.extractive.decisions import decide
 from mkailin_resources.models.interface import (

@@ -118,6 +118,8 @@ def test_the_fingerprint_of_a_model_follows_its_weights(tiny_bert: Path, tmp_pat
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceEncoder.load(str(tiny_bert))
+    encoder.encode_documents(["heart drugs"])
+    assert SentenceEncoder(encoder.documents).fingerprint == encoder.fingerprint, "its use does not count"
     assert SentenceEncoder.load(str(tiny_bert)).fingerprint == encoder.fingerprint
     changed = SentenceTransformer(str(tiny_bert))
     next(changed.parameters()).data += 0.1
@@ -252,3 +254,16 @@ def test_minilm_gives_the_vectors_that_sentence_transformers_gives() -> None:
     )
     similar = encoder.encode_queries(["Does vaccination stop measles?"]) @ encoder.encode_documents(TEXTS).T
     assert int(similar.argmax()) == 4
+
+
+@pytest.mark.parametrize("pooling", ["", "cls"])
+def test_weights_that_are_not_safetensors_are_not_read(tiny_bert: Path, tmp_path: Path, pooling: str) -> None:
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    model = AutoModel.from_pretrained(tiny_bert)
+    model.config.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(EncoderError, match="safetensors"):
+        SentenceEncoder.load(str(tmp_path), pooling=pooling)  # type: ignore[arg-type]

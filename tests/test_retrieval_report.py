@@ -13,7 +13,6 @@ import pytest
 
 from mkailin_assets.evaluation import checks
 from mkailin_assets.evaluation.assets import retrieval_report
-from mkailin_assets.evaluation.intervals import Estimate
 from mkailin_assets.evaluation.judgements import (
     TITLES,
     NotJudged,
@@ -26,6 +25,7 @@ from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.evaluation.ranking import MEASURES, differences, means, measured
 from mkailin_assets.evaluation.retrieval import encoders_of, leads, rank, score
 from mkailin_assets.evaluation.tables import RetrievalResult
+from mkailin_assets.intervals import Estimate
 from mkailin_assets.partitions import pubmed_files
 from mkailin_assets.pubmed.tables import CurrentCitation, PubmedRecord, pubmed_records
 from mkailin_assets.retrieval.assets import context_index, retriever_checkpoint

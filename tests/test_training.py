@@ -14,6 +14,7 @@ from tiny_corpus import training_example, training_examples
 
 from mkailin_assets.corpus.tables import TrainingExample
 from mkailin_assets.tables import table
+from mkailin_assets.trainer import TrainingDiverged
 from mkailin_assets.training import checkpoints, checks
 from mkailin_assets.training.assets import FinetuneConfig, finetuned_checkpoint
 from mkailin_assets.training.checkpoints import (
@@ -27,7 +28,7 @@ from mkailin_assets.training.checkpoints import (
     train_checkpoint,
 )
 from mkailin_assets.training.encoding import UNSUPERVISED, QuestionTooLong, encode_example, encode_prompt
-from mkailin_assets.training.finetune import FinetuneSettings, TooFewExamples, TrainingDiverged, encode_splits
+from mkailin_assets.training.finetune import FinetuneSettings, TooFewExamples, encode_splits
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_assets.training.tokenizer import ASSISTANT, END, train_tokenizer
 from mkailin_resources.storage import ParquetTables, Storage

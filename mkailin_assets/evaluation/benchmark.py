@@ -5,7 +5,6 @@ from pathlib import Path
 
 import polars as pl
 
-from mkailin_assets.evaluation.intervals import Estimate, accuracy, macro_f1, paired_differences
 from mkailin_assets.evaluation.predict import (
     PROTOCOLS,
     Predictions,
@@ -15,6 +14,7 @@ from mkailin_assets.evaluation.predict import (
 )
 from mkailin_assets.evaluation.pubmedqa import Benchmark
 from mkailin_assets.evaluation.tables import BenchmarkResult
+from mkailin_assets.intervals import Estimate, accuracy, macro_f1, paired_differences
 from mkailin_assets.training.checkpoints import load_base, load_finetuned
 from mkailin_resources.generation import Ask
 from mkailin_resources.models.interface import TextGenerator

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from mkailin_assets.corpus.chat import CONTEXT, DECIDE, QUESTION
 from mkailin_assets.corpus.tables import DECISIONS
 from mkailin_assets.evaluation.pubmedqa import PubMedQAItem
+from mkailin_assets.trainer import one_thread
 from mkailin_assets.training.encoding import Message, QuestionTooLong, encode_prompt
-from mkailin_assets.training.finetune import one_thread
 from mkailin_resources.generation import Ask
 from mkailin_resources.models.interface import Answer, Document, GenerationRequest, Section, TextGenerator
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from mkailin_assets.evaluation.intervals import Estimate, mean
+from mkailin_assets.intervals import Estimate, mean
 
 if TYPE_CHECKING:
     from ir_measures.measures import Measure

@@ -8,10 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from mkailin_assets.evaluation.intervals import Estimate
 from mkailin_assets.evaluation.judgements import JudgedSet, JudgedSets
 from mkailin_assets.evaluation.ranking import MEASURES, differences, means, measured
 from mkailin_assets.evaluation.tables import RetrievalResult
+from mkailin_assets.intervals import Estimate
 from mkailin_resources.embeddings.checkpoint import open_encoder
 from mkailin_resources.embeddings.interface import Encoder
 from mkailin_resources.index import ContextStore

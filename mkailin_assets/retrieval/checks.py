@@ -17,6 +17,22 @@ def encoder_loads_and_encodes(retriever_checkpoint: pl.DataFrame, storage: Stora
     return dg.AssetCheckResult(passed=fault is None, description=fault or "the encoder loads and encodes")
 
 
+@dg.asset_check(asset=retriever_checkpoint)
+def tuning_does_not_harm(retriever_checkpoint: pl.DataFrame) -> dg.AssetCheckResult:
+    """A tuned encoder finds held-out abstracts at least as well as its base; else the base is current."""
+    made = retriever_checkpoint.row(0, named=True)
+    if made["tuned_mrr"] is None:
+        return dg.AssetCheckResult(passed=True, description="no encoder was tuned")
+    better = made["tuned_mrr"] >= made["base_mrr"]
+    return dg.AssetCheckResult(
+        passed=better,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"MRR@10 on {made['held_out_pairs']} held-out pairs: tuned {made['tuned_mrr']:.3f}, "
+        f"base {made['base_mrr']:.3f}; the {'tuned' if better else 'base'} encoder is current",
+        metadata={"base": made["base_mrr"], "tuned": made["tuned_mrr"]},
+    )
+
+
 @dg.asset_check(asset=context_index, additional_ins={"current_citations": dg.AssetIn()})
 def index_holds_the_current_citations(
     context_index: pl.DataFrame, current_citations: pl.DataFrame, context_store: ContextStore

@@ -8,14 +8,14 @@ the adapters and saved with them.
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from pydantic import BaseModel, Field
 
+from mkailin_assets.trainer import LossCurve, curve_of, one_thread, watch
 from mkailin_assets.training.encoding import UNSUPERVISED, EncodedExample, QuestionTooLong, encode_example
 
 if TYPE_CHECKING:
@@ -43,10 +43,6 @@ class TooFewExamples(ValueError):
     """There is not enough to train on."""
 
 
-class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a number."""
-
-
 @dataclass(frozen=True)
 class EncodedSplits:
     """What is trained and validated on, in tokens, and which examples are not, with the reason."""
@@ -54,13 +50,6 @@ class EncodedSplits:
     train: list[EncodedExample]
     validation: list[EncodedExample]
     left_out: dict[str, str]
-
-
-class LossCurve(BaseModel):
-    """Optimizer steps and mean losses: nats a token of the answer."""
-
-    train: list[tuple[int, float]]
-    validation: list[tuple[int, float]]
 
 
 class TrainingMetrics(BaseModel):
@@ -123,7 +112,7 @@ def finetune(
             eval_dataset=_dataset(splits.validation) if splits.validation else None,
             processing_class=tokenizer,
             peft_config=_adapters(settings.lora_rank),
-            callbacks=[_watch(log)],
+            callbacks=[watch(log)],
         )
         trainer.remove_callback(PrinterCallback)
         start = time.perf_counter()
@@ -141,22 +130,9 @@ def finetune(
         steps=trainer.state.global_step,
         tokens=int(trainer.state.num_input_tokens_seen),
         seconds=seconds,
-        curve=LossCurve(train=_curve(history, "loss"), validation=_curve(history, "eval_loss")),
+        curve=LossCurve(train=curve_of(history, "loss"), validation=curve_of(history, "eval_loss")),
     )
     return trainer.model, metrics
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: more would add in another order, and change the last digits."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _trainer_class() -> Any:
@@ -241,25 +217,3 @@ def _arguments(settings: FinetuneSettings, examples: int, validate: bool, scratc
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _watch(log: Callable[[str], None]) -> Any:
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            logs = kwargs["logs"]
-            for name in ("loss", "eval_loss", "train_loss"):  # the last is the mean over all steps
-                if name in logs:
-                    log(f"step {state.global_step} of {state.max_steps}: {name} {logs[name]:.3f}")
-                    if not math.isfinite(logs[name]):
-                        raise TrainingDiverged(
-                            f"fine-tuning stopped at step {state.global_step}: {name} is {logs[name]}; "
-                            f"lower learning_rate (it is {args.learning_rate:g})"
-                        )
-
-    return Watch()
-
-
-def _curve(history: list[dict[str, float]], name: str) -> list[tuple[int, float]]:
-    return [(int(entry["step"]), float(entry[name])) for entry in history if name in entry]

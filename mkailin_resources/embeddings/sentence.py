@@ -1,6 +1,7 @@
 """Transformers as encoders, through sentence-transformers: one for all texts, or another for questions."""
 
 import hashlib
+import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ class SentenceEncoder:
     @classmethod
     def load(cls, name: str, query_name: str = "", pooling: Pooling = "") -> "SentenceEncoder":
         """Models by `NAME[@REVISION]` or folder; raises `EncoderError` when a package or a model is missing.
+
+        Weights are read from safetensors alone, and no code of a model's is run.
 
         `pooling` makes an encoder of a plain transformer that has none of its own: MedCPT and DPR want `cls`.
         """
@@ -97,18 +100,20 @@ def _load(name: str, pooling: Pooling) -> "SentenceTransformer":
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling as PoolingModule
         from sentence_transformers.sentence_transformer.modules import Transformer
+        from transformers.utils import logging
     except ImportError as error:
         raise EncoderError(
             f"encoder {name!r} needs sentence-transformers: pip install 'mkailin[encoder]', "
             "or set the encoder to 'corpus'"
         ) from error
+    logging.disable_progress_bar()  # of each weight that is read
     try:
         model = ModelName.parse(name)
         if model.adapter:
             raise ValueError("an adapter cannot be given here: merge it into its model")
         # On a GPU half as long, at the same precision as what the index keeps.
         on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        kinds = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
+        kinds = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "use_safetensors": True}
         revision = model.revision or None
         if not pooling:
             loaded = SentenceTransformer(model.name, revision=revision, model_kwargs=kinds)
@@ -172,7 +177,9 @@ def _identity(model: "SentenceTransformer") -> bytes:
     import torch
 
     digest = hashlib.blake2b(f"{model}{model.max_seq_length}{sorted(model.prompts.items())}".encode())
-    digest.update(model.tokenizer.backend_tokenizer.to_str().encode())
+    # How it cuts and pads is what its last use left behind.
+    tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    digest.update(json.dumps(tokenizer, sort_keys=True).encode())
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
