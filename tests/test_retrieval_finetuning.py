@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 import pytest
 from minilm import minilm_folder
-from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from tiny_model import REPOSITORY
 
@@ -268,16 +267,6 @@ def test_a_tuning_asks_nobody_and_writes_no_card_that_quotes_the_corpus(tuned: S
     assert not [path for path in files if path.suffix == ".md"]
     quoting = [path.name for path in files if b"does w" in path.read_bytes()]
     assert set(quoting) <= {"examples.parquet"}
-
-
-def test_a_model_in_half_precision_is_trained_in_full(tiny_bert: Path, tmp_path: Path) -> None:
-    import torch
-
-    model = load(tiny_bert).bfloat16()
-    fine_tune(model, tiny_pairs(), TINY.model_copy(update={"max_steps": 1}), tmp_path, quiet)
-    assert next(model.parameters()).dtype == torch.bfloat16
-    (weights,) = tmp_path.glob("*/checkpoints/checkpoint-1/model.safetensors")
-    assert {array.dtype for array in load_file(weights).values()} == {np.dtype(np.float32)}
 
 
 @pytest.mark.parametrize(

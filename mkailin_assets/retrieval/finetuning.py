@@ -377,9 +377,7 @@ def _train(
     step = int(last.name.rpartition("-")[2]) if last else None
     if last:
         log(f"goes on from {last.name}")
-    kind, window = next(model.parameters()).dtype, model.max_seq_length
-    # A step of 2e-5 is lost in the eight bits of a bfloat16.
-    model.float()
+    window = model.max_seq_length
     model.max_seq_length = min(window or settings.max_length, settings.max_length)
     try:
         trainer = _trainer(model, examples, settings, checkpoints, log)
@@ -394,7 +392,7 @@ def _train(
         seconds = time.perf_counter() - start
     finally:
         model.max_seq_length = window
-        model.to(kind).eval()
+        model.eval()
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
         raise TrainingDiverged(
             "fine-tuning ended with weights that are not finite; lower learning_rate (it is "

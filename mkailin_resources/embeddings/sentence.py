@@ -73,6 +73,7 @@ class SentenceEncoder:
         return self._encode(texts, self.queries, is_query=True)
 
     def _encode(self, texts: Sequence[str], model: "SentenceTransformer", is_query: bool) -> np.ndarray:
+        import torch
         from accelerate.utils import find_executable_batch_size
 
         prompt = model.prompts.get("query" if is_query else "document") or ""
@@ -85,7 +86,10 @@ class SentenceEncoder:
 
         @find_executable_batch_size(starting_batch_size=_WINDOWS_PER_BATCH.get(model.device.type, 32))
         def in_batches(batch_size: int) -> np.ndarray:
-            return np.asarray(encode(windows, batch_size=batch_size, show_progress_bar=False), np.float32)
+            # Weights stay as they are everywhere, so that a checkpoint is the same on every machine.
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
+                made = encode(windows, batch_size=batch_size, show_progress_bar=False)
+            return np.asarray(made, np.float32)
 
         owners = np.array([owner for owner, _, _ in pieces])
         tokens = np.array([count for _, _, count in pieces], np.float32)
@@ -111,9 +115,7 @@ def _load(name: str, pooling: Pooling) -> "SentenceTransformer":
         model = ModelName.parse(name)
         if model.adapter:
             raise ValueError("an adapter cannot be given here: merge it into its model")
-        # On a GPU half as long, at the same precision as what the index keeps.
-        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        kinds = {"dtype": torch.bfloat16 if on_gpu else torch.float32, "use_safetensors": True}
+        kinds = {"dtype": torch.float32, "use_safetensors": True}
         revision = model.revision or None
         if not pooling:
             loaded = SentenceTransformer(model.name, revision=revision, model_kwargs=kinds)
