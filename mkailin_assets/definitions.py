@@ -57,16 +57,18 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     """What settings add to an asset's code version, so that a changed setting shows as out of date."""
     benchmark = f"benchmark={_content(settings.pubmedqa)}"
     answerer = _model("answer_model", handed_in)
+    judged = f"retrieval={_judgements(settings.retrieval_benchmark)}"
+    kept_out = "" if settings.encoder.tuning is None else f" {benchmark} {judged}"
     return {
         "mesh_release": f"mesh={settings.mesh_year} nlm={settings.nlm_url}",
         "raw_pubmed": f"nlm={settings.nlm_url}",
-        "retriever_checkpoint": f"encoder={_encoder(settings.encoder)}",
+        "retriever_checkpoint": f"encoder={_encoder(settings.encoder)}{kept_out}",
         "candidate_contexts": f"retriever={settings.retriever}",
         "candidate_questions": f"{_model('domain_model', handed_in)} {_model('general_model', handed_in)}",
         "generated_qa": answerer,
         "training_corpus": benchmark,
         "corpus_exclusions": benchmark,
-        "retrieval_report": f"{benchmark} retrieval={_judgements(settings.retrieval_benchmark)}",
+        "retrieval_report": f"{benchmark} {judged} retriever={settings.retriever}",
         "benchmark_report": f"{benchmark} {answerer}",
     }
 
@@ -77,7 +79,10 @@ def _encoder(encoder: EncoderSettings) -> str:
 
 
 def _judgements(folder: str) -> str:
-    return f"{folder} {_content(str(Path(folder, 'qrels', 'test.tsv')))}" if folder else ""
+    """The folder, with sizes and times of its files: changes when they do; reads none."""
+    files = [Path(folder, name) for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")]
+    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if folder and path.is_file()]
+    return f"{folder} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if folder else ""
 
 
 def _model(key: str, handed_in: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ Retriever = Literal["dense", "lexical", "hybrid"]
 T = TypeVar("T")
 
 DEPTH = 100
+# Raise it when the same question over the same index is to find otherwise.
+_VERSION = 1
 # Constant of reciprocal rank fusion. Cormack, Clarke and Buettcher (2009) have 60; nDCG@10 on the training
 # judgements of SciFact, MiniLM and BM25: 0.713 with 20, 0.708 with 60.
 _FUSION = 20
@@ -125,8 +127,9 @@ class Searcher:
 
     @property
     def search_kind(self) -> str:
-        """What decides a search beside index and encoder, in words: the retriever and the filters."""
-        return f"{self._retriever}; {self._filters}" if self._filters.condition else self._retriever
+        """What decides a search beside index and encoder: retriever with its version, and the filters."""
+        kind = f"{self._retriever}-{_VERSION}"
+        return f"{kind}; {self._filters}" if self._filters.condition else kind
 
     def search(self, questions: Sequence[str], k: int) -> list[list[Hit]]:
         """The k best citations of each question, best first; fewer, or none, where fewer match."""

@@ -16,7 +16,7 @@ from mkailin_assets.pubmed.tables import CurrentCitation
 from mkailin_assets.retrieval import checkpoint as checkpoint_module
 from mkailin_assets.retrieval.assets import retriever_checkpoint
 from mkailin_assets.retrieval.checks import encoder_loads_and_encodes, tuning_does_not_harm
-from mkailin_assets.retrieval.finetuning import TooFewPairs
+from mkailin_assets.retrieval.finetuning import TooFewPairs, held_out_ranks
 from mkailin_assets.retrieval.pairs import is_held_out
 from mkailin_assets.retrieval.tables import RetrieverCheckpoint, RetrieverPair
 from mkailin_resources.benchmarks import BenchmarkFiles
@@ -124,9 +124,10 @@ def test_the_better_one_of_tuned_and_base_is_current_and_both_are_published(tune
     better = made["tuned_mrr"] >= made["base_mrr"]
     assert made["uri"] == (made["tuned_uri"] if better else made["base_uri"])
     assert made["encoder"].endswith(" (tuned)") == better
-    assert made["uri"].endswith(made["fingerprint"])
     for uri in (made["base_uri"], made["tuned_uri"]):
-        assert open_encoder(uri, Path(uri).name, tuned.storage).dimension == made["dimension"]
+        fingerprint = Path(uri).name.rpartition("-")[0]
+        assert open_encoder(uri, fingerprint, tuned.storage).dimension == made["dimension"]
+    assert made["fingerprint"] in made["uri"]
     checks = {check.check_name: check for check in tuned.result.get_asset_check_evaluations()}
     assert checks["encoder_loads_and_encodes"].passed
     assert checks["tuning_does_not_harm"].passed == better
@@ -169,6 +170,32 @@ def tune(
         storage=Storage(root=str(folder)),
         log=lines.append,
     )
+
+
+def test_the_base_stays_current_where_tuning_made_it_worse(
+    files: dict[str, pl.LazyFrame],
+    citations: pl.DataFrame,
+    bert: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ranks, texts = iter((1, 2)), []
+
+    def found(*given: object) -> pl.DataFrame:
+        measured = held_out_ranks(*given)  # type: ignore[arg-type]
+        texts.append(measured["texts"].to_list())
+        return measured.with_columns(rank=pl.lit(next(ranks)))
+
+    monkeypatch.setattr(checkpoint_module, "held_out_ranks", found)
+    made = tune(files, citations, bert, tmp_path, []).row.row(0, named=True)
+    assert texts[0] == texts[1], "both are asked among the same texts"
+    assert (made["base_mrr"], made["tuned_mrr"]) == (1, 0.5)
+    assert made["uri"] == made["base_uri"] != made["tuned_uri"]
+    assert (made["encoder"], made["trained_on"]) == (str(bert), 0)
+    assert open_encoder(made["uri"], made["fingerprint"], Storage(root=str(tmp_path)))
+    check = tuning_does_not_harm(pl.DataFrame([made]))
+    assert not check.passed
+    assert "the base encoder is current" in str(check.description)
 
 
 def test_a_killed_materialization_goes_on_from_its_checkpoint(

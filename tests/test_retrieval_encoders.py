@@ -1,5 +1,7 @@
 """Encoders: what is learnt is kept, and nothing of a text is lost."""
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,7 +10,12 @@ import pytest
 from minilm import minilm_folder
 
 from mkailin_resources.embeddings import sentence
-from mkailin_resources.embeddings.checkpoint import named_encoder, open_encoder, publish_encoder
+from mkailin_resources.embeddings.checkpoint import (
+    EncoderRecord,
+    named_encoder,
+    open_encoder,
+    publish_encoder,
+)
 from mkailin_resources.embeddings.corpus import CorpusEncoder
 from mkailin_resources.embeddings.interface import EncoderError, EncoderSettings
 from mkailin_resources.embeddings.sentence import SentenceEncoder
@@ -76,8 +83,10 @@ def test_a_text_without_a_known_word_is_the_zero_vector() -> None:
 
 
 @pytest.mark.parametrize("texts", [["aspirin"], ["aspirin stroke"] * 60, ["aspirin stroke", "sleep memory"]])
-def test_the_dimension_never_exceeds_the_rank_of_the_corpus(texts: list[str]) -> None:
-    assert CorpusEncoder.learn(texts).dimension == len(set(texts))
+def test_the_dimension_is_the_rank_of_the_corpus_in_whole_bytes_of_bits(texts: list[str]) -> None:
+    encoder = CorpusEncoder.learn(texts)
+    assert encoder.dimension == 8
+    assert np.linalg.matrix_rank(encoder.encode_documents(texts)) == len(set(texts))
 
 
 @pytest.mark.parametrize("texts", [[], ["", "the of"]])
@@ -267,3 +276,32 @@ def test_weights_that_are_not_safetensors_are_not_read(tiny_bert: Path, tmp_path
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(EncoderError, match="safetensors"):
         SentenceEncoder.load(str(tmp_path), pooling=pooling)  # type: ignore[arg-type]
+
+
+def test_publishing_again_mends_a_damaged_encoder_and_a_moved_one_is_another(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    storage, record = Storage(root=str(tmp_path / "root")), EncoderRecord(kind="corpus", name="corpus")
+    learnt = CorpusEncoder.learn(TEXTS)
+    uri = publish_encoder(learnt, record, storage)
+    (Path(uri) / "encoder.safetensors").write_bytes(b"cut off")
+    with pytest.raises(EncoderError, match="materialize retriever_checkpoint"):
+        open_encoder(uri, learnt.fingerprint, storage)
+    assert publish_encoder(learnt, record, storage) == uri
+    assert open_encoder(uri, learnt.fingerprint, storage).dimension == learnt.dimension
+
+    first = publish_encoder(*named_encoder(EncoderSettings(name=str(tiny_bert))), storage)
+    shutil.copytree(tiny_bert, tmp_path / "moved")
+    second = publish_encoder(*named_encoder(EncoderSettings(name=str(tmp_path / "moved"))), storage)
+    assert first != second
+    assert json.loads((Path(second) / "encoder.json").read_text())["name"] == str(tmp_path / "moved")
+
+
+def test_a_raw_dpr_checkpoint_is_refused_with_what_to_do(tiny_bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, DPRConfig, DPRContextEncoder
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    DPRContextEncoder(DPRConfig(vocab_size=10, **size)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path)
+    with pytest.raises(EncoderError, match="name its conversion to sentence-transformers"):
+        SentenceEncoder.load(str(tmp_path))

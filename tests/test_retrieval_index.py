@@ -451,7 +451,7 @@ def test_words_alone_vectors_alone_or_both_search_as_the_setting_says(index: Ind
     for retriever in get_args(Retriever):
         store = ContextStore(storage=index.store.storage, retriever=retriever)
         searcher = store.open(index.row)
-        assert searcher.search_kind == retriever
+        assert searcher.search_kind == f"{retriever}-1"
         found[retriever] = searcher.search([question], 3)[0]
     assert {hit.found_by for hit in found["dense"]} == {"dense"}
     assert {hit.found_by for hit in found["lexical"]} == {"lexical"}
@@ -544,11 +544,11 @@ def test_a_question_whose_vector_is_not_finite_is_searched_by_its_words(index: I
 
 def test_an_encoder_of_another_dimension_than_the_index_is_refused(index: Index, tmp_path: Path) -> None:
     index.update(TEXTS)
-    other = CorpusEncoder.learn(["aspirin stroke", "sleep memory"])
+    other = CorpusEncoder.learn([f"word{number} alone" for number in range(12)])
     uri = publish_encoder(other, EncoderRecord(kind="corpus", name="corpus"), index.store.storage)
     row = index.row.with_columns(encoder_uri=pl.lit(uri), encoder_fingerprint=pl.lit(other.fingerprint))
     with pytest.raises(
-        IndexUnavailable, match=rf"have {index.encoder.dimension} numbers, .* have 2; material"
+        IndexUnavailable, match=rf"have {index.encoder.dimension} numbers, .* have 16; material"
     ):
         index.store.open(row)
 

@@ -47,6 +47,7 @@ class CandidateContexts(dy.Schema):
     source_rank = dy.Int32(nullable=True, min=1, description="Rank of the source itself; null: not found")
     encoder = dy.String(nullable=True, description="Fingerprint of the encoder; null: nothing was searched")
     search_kind = dy.String(
-        nullable=True, description="Retriever (dense, lexical or hybrid) and filters; null as above"
+        nullable=True,
+        description="Retriever (dense, lexical or hybrid) with version, and filters; null as above",
     )
     failure = dy.String(nullable=True, description="Why there are no contexts")

@@ -7,6 +7,7 @@ import dagster as dg
 import polars as pl
 
 from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.evaluation.judgements import read_beir
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.gpu import ON_GPU
@@ -52,7 +53,10 @@ def retriever_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from
     elif encoder.tuning is None:
         checkpoint = named_checkpoint(encoder, storage)
     else:
-        asked = ((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
+        asked: list[tuple[int | None, str]]
+        asked = [(item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa)]
+        if benchmarks.retrieval:
+            asked += [(None, question) for question in read_beir(benchmarks.retrieval).questions.values()]
         tuned = tuned_checkpoint(
             encoder,
             current_citations,
@@ -123,7 +127,7 @@ def _index_metadata(current_citations: pl.DataFrame, done: IndexUpdate, seconds:
         "replaced": done.replaced,
         "removed": done.removed,
         "embedded": done.embedded,
-        "embedded_per_second": round(done.embedded / seconds, 1),
+        "embedded_per_second": round(done.embedded / max(done.embedding_seconds, 1e-9), 1),
         "without_vector": preview(done.unembedded, rows=20),
         "left_out": {**counts(left_out, "state"), "without text in the parsed files": len(done.unread)},
         "seconds": seconds,

@@ -90,7 +90,7 @@ def tuned_checkpoint(
     before = held_out_ranks(base, pairs, tuning)
     work = storage.scratch() / "retriever_tuning"
     with storage.turn(work.name):
-        record, pairs = fine_tune(base.documents, pairs, tuning, work, log)
+        record, judged = fine_tune(base.documents, pairs, tuning, work, log)
         tuned = SentenceEncoder(base.documents)
         verdict = judge(before, held_out_ranks(tuned, pairs, tuning))
         notes = {
@@ -99,7 +99,7 @@ def tuned_checkpoint(
             "verdict": verdict.model_dump(),
             "packages": {package: version(package) for package in _PACKAGES},
         }
-        tuned_uri = _publish(tuned, settings.name, notes, pairs, storage)
+        tuned_uri = _publish(tuned, settings.name, notes, judged, storage)
         shutil.rmtree(work)
     log(str(verdict))
     is_current = verdict.tuned_is_current
@@ -118,7 +118,7 @@ def tuned_checkpoint(
         base_mrr=pl.lit(verdict.base.mrr_at_10),
         tuned_mrr=pl.lit(verdict.tuned.mrr_at_10),
     )
-    return Tuned(row, record, verdict, pairs)
+    return Tuned(row, record, verdict, judged)
 
 
 def _tuning(settings: EncoderSettings) -> RetrieverTuning:

@@ -56,7 +56,8 @@ def index_vectors_are_the_encoders(
 def citations_have_vectors(context_index: pl.DataFrame, context_store: ContextStore) -> dg.AssetCheckResult:
     """Dense search can find every citation; where the encoder failed on one, its words alone find it."""
     held = context_store.contents(context_index, ("pmid", "vector_fault"))
-    wrong = pl.concat([batch.drop_nulls("vector_fault") for batch in held])
+    none = pl.DataFrame(schema={"pmid": pl.Int64, "vector_fault": pl.String})
+    wrong = pl.concat([none, *(batch.drop_nulls("vector_fault") for batch in held)])
     return dg.AssetCheckResult(
         passed=wrong.is_empty(),
         severity=dg.AssetCheckSeverity.WARN,

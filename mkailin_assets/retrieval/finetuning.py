@@ -201,8 +201,12 @@ def judge(base: pl.DataFrame, tuned: pl.DataFrame) -> Verdict:
     from scipy.stats import bootstrap
 
     both = base.join(tuned, on=["pmid", "source"], how="inner", validate="1:1", suffix="_tuned")
-    if not both.height == base.height == tuned.height:
-        raise ValueError(f"ranks of {base.height} and of {tuned.height} pairs, which are not the same pairs")
+    same_texts = both["texts"].to_list() == both["texts_tuned"].to_list()
+    if not both.height == base.height == tuned.height or not same_texts:
+        raise ValueError(
+            f"ranks of {base.height} and of {tuned.height} pairs, which are not the same pairs, among the "
+            "same number of texts"
+        )
     gains = (
         both.select("pmid", gain=_reciprocal("rank_tuned") - _reciprocal("rank"))
         .group_by("pmid")

@@ -72,12 +72,12 @@ def update_index(  # noqa: PLR0917
     made = checkpoint.row(0, named=True)
     encoder = open_encoder(made["uri"], made["fingerprint"], store.storage)
     wanted = findable(current_citations)
-    same_encoder = recorded is not None and recorded.item(0, "encoder_fingerprint") == made["fingerprint"]
+    same_index = recorded is not None and recorded.item(0, "uri") == str(store.folder(encoder))
     done = store.update(
         wanted.rename({"home_branch": "branch"}),
         _reader(wanted, pubmed_citations),
         encoder,
-        recorded.item(0, "table_version") if recorded is not None and same_encoder else None,
+        recorded.item(0, "table_version") if recorded is not None and same_index else None,
         log,
     )
     row = one_row(

@@ -1,5 +1,6 @@
 """Encoders as checkpoint folders: `encoder.json` says what it is, weights that are ours lie beside it."""
 
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -35,17 +36,28 @@ def named_encoder(settings: EncoderSettings) -> tuple[SentenceEncoder, EncoderRe
 def publish_encoder(
     encoder: CorpusEncoder | SentenceEncoder, record: EncoderRecord, storage: Storage, *files: Path
 ) -> str:
-    """Keep an encoder under `encoders/<fingerprint>/`, with files about how it was made; the folder's uri."""
+    """Keep an encoder under `encoders/<fingerprint>-<hash of record>/`; the folder's uri.
+
+    `files` about how it was made lie beside it. What is there already is kept, unless it is damaged.
+    """
+    written = record.model_dump_json(indent=2)
+    name = f"{encoder.fingerprint}-{hashlib.blake2b(written.encode(), digest_size=4).hexdigest()}"
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if isinstance(encoder, CorpusEncoder):
             encoder.save(folder)
         elif record.kind == "tuned":
             encoder.save(folder / _MODEL)
-        (folder / _RECORD).write_text(record.model_dump_json(indent=2))
+        (folder / _RECORD).write_text(written)
         for file in files:
             (folder / file.name).write_bytes(file.read_bytes())
-        return storage.publish_folder(folder, "encoders", encoder.fingerprint)
+        uri = storage.publish_folder(folder, "encoders", name)
+        try:
+            open_encoder(uri, encoder.fingerprint, storage)
+        except EncoderError:
+            storage.path("encoders", name).rmdir(recursive=True)
+            storage.publish_folder(folder, "encoders", name)
+    return uri
 
 
 def open_encoder(uri: str, fingerprint: str, storage: Storage) -> Encoder:
@@ -64,7 +76,13 @@ def open_encoder(uri: str, fingerprint: str, storage: Storage) -> Encoder:
         case "named":
             encoder = SentenceEncoder.load(record.name, record.query_name, record.pooling)
         case "tuned":
-            encoder = SentenceEncoder.load(str(folder / _MODEL))
+            try:
+                encoder = SentenceEncoder.load(str(folder / _MODEL))
+            except EncoderError as error:
+                raise EncoderError(
+                    f"opening the tuned encoder {uri}: {error.__cause__ or error}; materialize "
+                    "retriever_checkpoint again"
+                ) from error
     if encoder.fingerprint != fingerprint:
         raise EncoderError(
             f"encoder {record.name!r} is now {encoder.fingerprint}, the checkpoint is {fingerprint}: its "

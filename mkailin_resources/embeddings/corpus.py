@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class CorpusEncoder:
         """Fit on texts; the same texts in the same order give the same encoder.
 
         Terms in fewer than one text in 10,000 are left out; the dimension is at most 256 and at most the
-        rank of the corpus. Raises `EncoderError` if no text has a word.
+        rank of the corpus, rounded up to a multiple of 8. Raises `EncoderError` if no text has a word.
         """
         from sklearn.utils.extmath import randomized_svd
 
@@ -60,7 +61,9 @@ class CorpusEncoder:
         )
         rank = int((strengths > 1e-4 * strengths[0]).sum())
         vocabulary = {term: int(place) for term, place in sorted(vectorizer.vocabulary_.items())}
-        components = np.ascontiguousarray(directions[:rank], dtype=np.float32)
+        # A vector compressed to bits fills whole bytes.
+        components = np.zeros((8 * math.ceil(rank / 8), matrix.shape[1]), np.float32)
+        components[:rank] = directions[:rank]
         return cls(vocabulary, vectorizer.idf_.astype(np.float32), components)
 
     def encode_documents(self, texts: Sequence[str]) -> np.ndarray:

@@ -39,6 +39,10 @@ class SentenceEncoder:
                 f"the encoder gives documents vectors of {dimensions[0]} numbers and questions of "
                 f"{dimensions[1]}: name two models that were trained together"
             )
+        if dimensions[0] % 8:
+            raise EncoderError(
+                f"the encoder gives vectors of {dimensions[0]} numbers, and an index needs a multiple of 8"
+            )
         self.dimension = dimensions[0]
         digest = hashlib.blake2b(digest_size=8)
         for model in (documents, queries):
@@ -131,6 +135,11 @@ def _load(name: str, pooling: Pooling) -> "SentenceTransformer":
             f"loading encoder {name!r}: {error}; give a sentence-transformers name that can be "
             "reached from here, the folder of one, or 'corpus'"
         ) from error
+    if getattr(getattr(loaded[0], "config", None), "model_type", "") == "dpr":
+        raise EncoderError(
+            f"encoder {name!r} is a raw DPR checkpoint, which transformers takes for one of questions, "
+            "whatever it is: name its conversion to sentence-transformers"
+        )
     if not getattr(loaded.tokenizer, "is_fast", False):
         raise EncoderError(f"encoder {name!r} has no fast tokenizer, which alone says where words are")
     return loaded
@@ -178,7 +187,16 @@ def _identity(model: "SentenceTransformer") -> bytes:
     """Hash of modules, window, prompts, tokenizer and weights, wherever they came from."""
     import torch
 
-    digest = hashlib.blake2b(f"{model}{model.max_seq_length}{sorted(model.prompts.items())}".encode())
+    modules = [
+        (
+            type(module).__name__,
+            getattr(module, "pooling_mode", None),
+            getattr(module, "include_prompt", None),
+        )
+        for module in model
+    ]
+    said = [modules, model.max_seq_length, sorted(model.prompts.items())]
+    digest = hashlib.blake2b(json.dumps(said).encode())
     # How it cuts and pads is what its last use left behind.
     tokenizer = json.loads(model.tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     digest.update(json.dumps(tokenizer, sort_keys=True).encode())

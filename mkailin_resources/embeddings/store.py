@@ -6,6 +6,7 @@ less than 0.001.
 """
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,11 +46,12 @@ class Embedded:
 
 
 class EmbeddingStore:
-    """Vectors of documents by one encoder, kept under a storage root."""
+    """Vectors of documents by one encoder, kept under a storage root; `seconds` are those of the encoder."""
 
     def __init__(self, storage: Storage, encoder: Encoder) -> None:
         """Open it, or make it."""
         self._encoder, self._adds = encoder, 0
+        self.seconds = 0.0
         # Of two that make a table at once the second would overwrite it.
         with storage.turn(f"embeddings-{encoder.fingerprint}"):
             self._table = _opened(str(storage.path("embeddings", encoder.fingerprint)), encoder.dimension)
@@ -65,7 +67,9 @@ class EmbeddingStore:
         ]
         kept = self._kept(digests)
         missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in kept}
+        began = time.perf_counter()
         computed = self._encoder.encode_documents(list(missing.values())).astype(np.float16)
+        self.seconds += time.perf_counter() - began
         sound = np.asarray(np.isfinite(computed).all(axis=1))
         if len(sound) >= _FEW and sound.mean() < 1 - _MOST_FAULTS:
             raise EncoderError(
