@@ -1,10 +1,13 @@
 """What all tests share."""
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from distillation import Distilled, distill, sample_environment
+from upath import UPath
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -35,3 +38,28 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     done = distill(environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return Distilled(environment, root / "tables", done.stdout)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 bucket on a server of this test's own."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "tests",
+        "AWS_SECRET_ACCESS_KEY": "tests",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    name = f"s3://{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
+    UPath(name).mkdir()
+    yield f"{name}/root"
+    server.stop()

@@ -1,19 +1,16 @@
 """The generation store: what was paid for is found again, whoever dies or writes beside it."""
 
-import hashlib
 import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from upath import UPath
 
 from mkailin_resources.generation_store import (
     GenerationStore,
@@ -116,31 +113,6 @@ def rows(store: GenerationStore) -> int:
 @pytest.fixture
 def store(tmp_path: Path) -> GenerationStore:
     return GenerationStore(Storage(root=str(tmp_path)))
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 bucket on a server of this test's own."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "tests",
-        "AWS_SECRET_ACCESS_KEY": "tests",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-    }
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    name = f"s3://{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
-    UPath(name).mkdir()
-    yield f"{name}/root"
-    server.stop()
 
 
 def test_every_kind_of_text_comes_back_as_it_was(store: GenerationStore) -> None:

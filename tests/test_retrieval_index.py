@@ -79,7 +79,7 @@ def encoder() -> CorpusEncoder:
 class Index:
     """A store with its encoder, and the row that the asset would have recorded."""
 
-    def __init__(self, folder: Path, encoder: CorpusEncoder) -> None:
+    def __init__(self, folder: Path | str, encoder: CorpusEncoder) -> None:
         storage = Storage(root=str(folder))
         self.encoder_uri = publish_encoder(encoder, EncoderRecord(kind="corpus", name="corpus"), storage)
         self.store = ContextStore(storage=storage, retriever="hybrid")
@@ -327,6 +327,18 @@ def test_a_killed_update_is_invisible_and_the_next_one_repairs_it(index: Index) 
     index.update(changed, asked)
     assert sorted(asked) == [3, 4, 5, 7], "what the killed update had added is kept"
     assert index.held() == expected(changed)
+
+
+def test_an_index_on_an_object_store_is_updated_and_searched(bucket: str, encoder: CorpusEncoder) -> None:
+    index = Index(bucket, encoder)
+    assert index.update(TEXTS).embedded == 6
+    before = index.row
+    changed = {pmid: text for pmid, text in TEXTS.items() if pmid != 6} | {7: "Measles in the elderly"}
+    done = index.update(changed)
+    assert (done.added, done.removed, done.embedded) == (1, 1, 1)
+    assert index.held() == expected(changed)
+    assert {hit.pmid for hit in index.open().search(["measles"], 9)[0]} >= {5, 7}
+    assert {hit.pmid for hit in index.store.open(before).search(["measles"], 9)[0]} >= {5, 6}
 
 
 def test_updates_at_once_all_finish_with_a_whole_index(index: Index) -> None:
