@@ -63,8 +63,9 @@ distill: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/pubmed
 distill: env ## the whole lineage over your PubMed files and MeSH branches
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
 
-dev: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/$(if $(filter sample,$(dev_source)),demo,pubmed))
+# In this order: a storage that is set here is no sign that NLM's own servers are meant.
 dev: export MKAILIN_NLM_URL := $(dev_source)
+dev: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/$(if $(filter sample,$(dev_source)),demo,pubmed))
 dev: env ## the Dagster UI with its daemon on http://127.0.0.1:3000 (PORT=... for another)
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill --register-files && \
 	PATH="$(CURDIR)/$(BIN):$$PATH" exec $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
