@@ -13,6 +13,7 @@ from mkailin_assets.corpus import assets as corpus_assets
 from mkailin_assets.corpus import checks as corpus_checks
 from mkailin_assets.evaluation import assets as evaluation_assets
 from mkailin_assets.evaluation import checks as evaluation_checks
+from mkailin_assets.evaluation.judgements import BEIR_FILES
 from mkailin_assets.generations import prune_generations
 from mkailin_assets.mesh import assets as mesh_assets
 from mkailin_assets.mesh import checks as mesh_checks
@@ -80,7 +81,7 @@ def _encoder(encoder: EncoderSettings) -> str:
 
 def _judgements(folder: str) -> str:
     """The folder, with sizes and times of its files: changes when they do; reads none."""
-    files = [Path(folder, name) for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")]
+    files = [Path(folder, name) for name in BEIR_FILES]
     facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if folder and path.is_file()]
     return f"{folder} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if folder else ""
 

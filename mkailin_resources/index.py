@@ -121,7 +121,8 @@ class ContextStore(dg.ConfigurableResource):
         with self.storage.turn(f"index-{folder.name}"):
             table = _head(str(folder), encoder.dimension)
             stale, missing = _difference(_held(table), wanted)
-            written, embedded = missing.clear(), 0
+            written = unread = missing.clear()
+            embedded = 0
             store = EmbeddingStore(self.storage, encoder)
             if table.version != recorded or len(stale) or missing.height:
                 with _explained(folder):
@@ -143,7 +144,7 @@ class ContextStore(dg.ConfigurableResource):
                 removed=len(stale) - replaced,
                 embedded=embedded,
                 embedding_seconds=store.seconds,
-                unread=tuple(missing.join(written, on="pmid", how="anti")["pmid"]),
+                unread=tuple(unread["pmid"]),
                 unembedded=pl.DataFrame(faulty.to_arrow()).sort("pmid"),
             )
 

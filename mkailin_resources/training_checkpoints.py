@@ -61,7 +61,7 @@ def _fault(folder: Path) -> str | None:
         return f"it has no {MANIFEST}"
     # Sizes first: a file that is cut off is found without reading gigabytes.
     wrong = [name for name, (size, _) in listed.items() if _size(folder / name) != size]
-    wrong = wrong or [name for name, (_, digest) in listed.items() if _sha256(folder / name) != digest]
+    wrong = wrong or [name for name, (_, digest) in listed.items() if sha256(folder / name) != digest]
     return f"{wrong[0]} is not as it was written" if wrong else None
 
 
@@ -69,13 +69,14 @@ def _files(folder: Path) -> dict[str, tuple[int, str]]:
     paths = sorted(
         path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(MANIFEST)
     )
-    return {str(path.relative_to(folder)): (path.stat().st_size, _sha256(path)) for path in paths}
+    return {str(path.relative_to(folder)): (path.stat().st_size, sha256(path)) for path in paths}
 
 
 def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import dagster as dg
 import polars as pl
 import pytest
+from tiny_model import make_bert
 
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.partitions import pubmed_files
@@ -69,18 +70,9 @@ def citations(records: pl.DataFrame) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def bert(records: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT that knows the words of the sample."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert")
     said = " ".join(records["title"].drop_nulls()).lower()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(re.findall(r"[a-z]+|\S", said)))]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=64, **size)).save_pretrained(folder)
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=64).save_pretrained(folder)
-    return folder
+    words = sorted(set(re.findall(r"[a-z]+|\S", said)))
+    return make_bert(tmp_path_factory.mktemp("bert"), words, window=64)
 
 
 @pytest.fixture(scope="module")

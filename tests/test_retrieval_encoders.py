@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from minilm import minilm_folder
+from tiny_model import make_bert
 
 from mkailin_resources.embeddings import sentence
 from mkailin_resources.embeddings.checkpoint import (
@@ -33,18 +34,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT with a window of 16 tokens."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "heart", "cancer", "drug", "sleep", "##s"]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = BertConfig(vocab_size=len(words), max_position_embeddings=16, **size)
-    BertModel(config).save_pretrained(folder)
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=16).save_pretrained(folder)
-    return folder
+    return make_bert(tmp_path_factory.mktemp("bert"), ["heart", "cancer", "drug", "sleep", "##s"], window=16)
 
 
 def test_a_saved_encoder_gives_bit_identical_vectors(tmp_path: Path) -> None:

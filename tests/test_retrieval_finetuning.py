@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 from minilm import minilm_folder
 from sentence_transformers import SentenceTransformer
-from tiny_model import REPOSITORY
+from tiny_model import REPOSITORY, make_bert
 
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.pubmed.citations import read_pubmed_file
@@ -91,18 +91,8 @@ def tiny_pairs(citations: int = 60, held_out: int = 15) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT that knows the words of `tiny_pairs`; its dropout draws random numbers."""
-    import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "does", "help", "there", "conclusion", "statement"]
-    words += [f"w{number}" for number in range(61)]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=32, **size)).save_pretrained(folder)
-    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=32).save_pretrained(folder)
-    return folder
+    words = ["does", "help", "there", "conclusion", "statement", *(f"w{number}" for number in range(61))]
+    return make_bert(tmp_path_factory.mktemp("bert"), words, window=32)
 
 
 def load(folder: Path) -> SentenceTransformer:

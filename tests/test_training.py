@@ -32,6 +32,7 @@ from mkailin_assets.training.finetune import FinetuneSettings, TooFewExamples, e
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_assets.training.tokenizer import ASSISTANT, END, train_tokenizer
 from mkailin_resources.storage import ParquetTables, Storage
+from mkailin_resources.training_checkpoints import sha256
 
 SETTINGS = FinetuneSettings(vocabulary=500, max_length=128, epochs=2, max_steps=6, learning_rate=1e-2)
 
@@ -81,7 +82,7 @@ def test_a_checkpoint_says_what_made_it(trained: tuple[Path, Any, list[str]]) ->
     record = read_record(folder)
     assert record.fingerprint == fingerprint(training_examples(), SETTINGS)
     assert record.settings == SETTINGS
-    assert record.sha256[WEIGHTS] == checkpoints.sha256(folder / WEIGHTS)
+    assert record.sha256[WEIGHTS] == sha256(folder / WEIGHTS)
     assert set(record.packages) >= {"torch", "peft", "trl"}
     assert (record.metrics.examples, record.metrics.validation_examples) == (24, 6)
     assert record.metrics.steps == 6

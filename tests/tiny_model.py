@@ -112,6 +112,21 @@ def make_model(folder: Path, seed: int = 0, hidden: int = 64, positions: int = 4
     return folder
 
 
+def make_bert(folder: Path, words: list[str], window: int) -> Path:
+    """A randomly initialised BERT that knows these words, reads `window` tokens and gives 16 numbers."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(known))
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(known), max_position_embeddings=window, **size)
+    BertModel(config).save_pretrained(folder)
+    BertTokenizerFast(vocab=str(folder / "vocab.txt"), model_max_length=window).save_pretrained(folder)
+    return folder
+
+
 def make_adapter(model_folder: Path, folder: Path, seed: int = 1) -> Path:
     """Write a LoRA adapter of random weights, strong enough to change what the model writes."""
     import torch

@@ -25,7 +25,7 @@ MOST_QUESTIONS = 500
 MOST_CITATIONS = 20_000
 TITLES = "question titles of the corpus"
 _BEYOND = f"questions beyond {MOST_QUESTIONS}"
-_CORPUS, _QUERIES, _QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
+_CORPUS, _QUERIES, _QRELS = BEIR_FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 _SET = f"set MKAILIN_RETRIEVAL_BENCHMARK to a folder in the form of BEIR: {_CORPUS}, {_QUERIES}, {_QRELS}"
 _HEADER = ["query-id", "corpus-id", "score"]
 

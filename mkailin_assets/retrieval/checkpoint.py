@@ -102,17 +102,13 @@ def tuned_checkpoint(
         tuned_uri = _publish(tuned, settings.name, notes, judged, storage)
         shutil.rmtree(work)
     log(str(verdict))
-    is_current = verdict.tuned_is_current
-    made = _row(
-        f"{settings.name}{' (tuned)' if is_current else ''}",
-        tuned_uri if is_current else base_uri,
-        tuned,
-        trained_on=record.pairs if is_current else 0,
-    )
+    if verdict.tuned_is_current:
+        made = _row(f"{settings.name} (tuned)", tuned_uri, tuned, trained_on=record.pairs)
+    else:
+        made = _row(settings.name, base_uri, base, trained_on=0)
     row = made.with_columns(
-        fingerprint=pl.lit(tuned.fingerprint if is_current else record.base),
         base_uri=pl.lit(base_uri),
-        base_fingerprint=pl.lit(record.base),
+        base_fingerprint=pl.lit(base.fingerprint),
         tuned_uri=pl.lit(tuned_uri),
         held_out_pairs=pl.lit(verdict.pairs, pl.Int64),
         base_mrr=pl.lit(verdict.base.mrr_at_10),

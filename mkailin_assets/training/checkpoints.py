@@ -19,6 +19,7 @@ from mkailin_assets.training.embedded_llama import build_base
 from mkailin_assets.training.finetune import FinetuneSettings, TrainingMetrics, encode_splits, finetune
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_assets.training.tokenizer import train_tokenizer
+from mkailin_resources.training_checkpoints import sha256
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -108,12 +109,6 @@ def train_checkpoint(
 def read_record(folder: Path) -> TrainingRecord:
     """The record of a checkpoint folder."""
     return TrainingRecord.model_validate_json((folder / RECORD).read_text())
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_base(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast"]:

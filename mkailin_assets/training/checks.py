@@ -6,8 +6,9 @@ import dagster as dg
 import polars as pl
 
 from mkailin_assets.training.assets import finetuned_checkpoint
-from mkailin_assets.training.checkpoints import WEIGHTS, read_record, sha256
+from mkailin_assets.training.checkpoints import WEIGHTS, read_record
 from mkailin_resources.storage import Storage
+from mkailin_resources.training_checkpoints import sha256
 
 
 @dg.asset_check(asset=finetuned_checkpoint, blocking=True)
