@@ -44,6 +44,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An S3 bucket on a server of this test's own."""
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -59,6 +60,8 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     }
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
+    # It would hand out the client of the last test's server, which has ended.
+    S3FileSystem.clear_instance_cache()
     name = f"s3://{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
     UPath(name).mkdir()
     yield f"{name}/root"
