@@ -101,8 +101,23 @@ class _Lineage:
     def distil(self, branch: str) -> int:
         """Materialize all that asks models about a branch, and what lies between; returns the calls."""
         before = self._server.requests()
-        assets = ["candidate_questions", "candidate_contexts", "cold_start_preferences", "generated_qa"]
-        self._execute("distill_branch", branch, assets)
+        if self.storage.published_at("question_champion", None) is None:
+            self._execute("generators", None, ["question_exemplars", "domain_generator", "general_generator"])
+            self._execute("evaluator", None, ["evaluator_checkpoint"])
+            self._execute("champion", None, ["preferred_generator", "question_champion"])
+        self._execute(
+            "distill_branch",
+            branch,
+            [
+                "candidate_questions",
+                "candidate_contexts",
+                "cold_start_preferences",
+                "question_preferences",
+                "distilled_questions",
+                "distilled_contexts",
+                "generated_qa",
+            ],
+        )
         return self._server.requests() - before
 
     def _execute(self, job: str, partition: str | None, assets: list[str]) -> None:

@@ -65,15 +65,36 @@ branch_text_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets("branch_citations"),
     description="Gather the citations of MeSH branches, any number in one pass.",
 )
+generators_job = dg.define_asset_job(
+    "generators",
+    selection=dg.AssetSelection.assets("question_exemplars", "domain_generator", "general_generator"),
+    description="Tune the two question generators on exemplars, and try them.",
+)
+candidates_job = dg.define_asset_job(
+    "candidates",
+    selection=dg.AssetSelection.assets("candidate_questions", "candidate_contexts", "cold_start_preferences"),
+    description="Two questions for each citation of a MeSH branch, and which one MeSH prefers.",
+)
+evaluator_job = dg.define_asset_job(
+    "evaluator",
+    selection=dg.AssetSelection.assets("evaluator_checkpoint"),
+    description="Teach an evaluator what MeSH prefers, and measure it.",
+)
+preferences_job = dg.define_asset_job(
+    "preferences",
+    selection=dg.AssetSelection.assets("question_preferences"),
+    description="The evaluator's preferences over the candidates of a MeSH branch.",
+)
+champion_job = dg.define_asset_job(
+    "champion",
+    selection=dg.AssetSelection.assets("preferred_generator", "question_champion"),
+    description="Optimize a generator on the preferences, and choose who asks the questions of the corpus.",
+)
 distill_branch_job = dg.define_asset_job(
     "distill_branch",
-    selection=dg.AssetSelection.assets(
-        "candidate_questions",
-        "candidate_contexts",
-        "cold_start_preferences",
-        "generated_qa",
-        "evaluated_qa",
-    ),
+    selection=candidates_job.selection
+    | preferences_job.selection
+    | dg.AssetSelection.assets("distilled_questions", "distilled_contexts", "generated_qa", "evaluated_qa"),
     description="From the citations of one MeSH branch to its evaluated question-answer pairs.",
 )
 learn_job = dg.define_asset_job(
@@ -85,6 +106,7 @@ learn_job = dg.define_asset_job(
         "finetuned_checkpoint",
         "benchmark_report",
         "retrieval_report",
+        "evaluator_audit",
     ),
     description="Assemble the corpus over all branches, train on it, and measure.",
 )
@@ -96,6 +118,11 @@ jobs = [
     resolve_job,
     daily_job,
     branch_text_job,
+    generators_job,
+    candidates_job,
+    evaluator_job,
+    preferences_job,
+    champion_job,
     distill_branch_job,
     learn_job,
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
 from mkailin_assets.automation import daily, jobs
 from mkailin_assets.corpus import assets as corpus_assets
@@ -19,6 +20,7 @@ from mkailin_assets.mesh import assets as mesh_assets
 from mkailin_assets.mesh import checks as mesh_checks
 from mkailin_assets.preferences import assets as preference_assets
 from mkailin_assets.preferences import checks as preference_checks
+from mkailin_assets.preferences.cold_start import ColdStartRules
 from mkailin_assets.progress import progress_logger
 from mkailin_assets.pubmed import assets as pubmed_assets
 from mkailin_assets.pubmed import checks as pubmed_checks
@@ -30,7 +32,8 @@ from mkailin_assets.training import assets as training_assets
 from mkailin_assets.training import checks as training_checks
 from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.models.interface import TextGenerator
-from mkailin_resources.profiles import Settings, resources
+from mkailin_resources.profiles import InvalidSetting, Settings, resources
+from mkailin_resources.trainees import Trainees
 
 ASSET_MODULES = [
     mesh_assets,
@@ -58,6 +61,9 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     """What settings add to an asset's code version, so that a changed setting shows as out of date."""
     benchmark = f"benchmark={_content(settings.pubmedqa)}"
     answerer = _model("answer_model", handed_in)
+    trainees: Trainees = handed_in["trainees"]
+    rules: ColdStartRules = handed_in["mesh_rules"]
+    scored = f"mesh={rules.version()}"
     judged = f"retrieval={_judgements(settings.retrieval_benchmark)}"
     kept_out = "" if settings.encoder.tuning is None else f" {benchmark} {judged}"
     return {
@@ -65,7 +71,16 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "raw_pubmed": f"nlm={settings.nlm_url}",
         "retriever_checkpoint": f"encoder={_encoder(settings.encoder)}{kept_out}",
         "candidate_contexts": f"retriever={settings.retriever}",
+        "question_exemplars": f"{benchmark} bioasq={_files(settings.bioasq)}",
+        "domain_generator": f"{trainees.version('domain')} {_model('domain_model', handed_in)}",
+        "general_generator": f"{trainees.version('general')} {_model('general_model', handed_in)}",
         "candidate_questions": f"{_model('domain_model', handed_in)} {_model('general_model', handed_in)}",
+        "cold_start_preferences": scored,
+        "evaluator_checkpoint": f"{trainees.evaluator_version()} {scored}",
+        "preferred_generator": f"{trainees.version('domain')} {trainees.version('general')} {scored}",
+        "question_champion": scored,
+        "distilled_contexts": f"{scored} retriever={settings.retriever}",
+        "evaluator_audit": f"{benchmark} {trainees.evaluator_version()} {scored}",
         "generated_qa": answerer,
         "training_corpus": benchmark,
         "corpus_exclusions": benchmark,
@@ -74,16 +89,31 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     }
 
 
+def _mesh_rules(settings: Settings) -> ColdStartRules:
+    try:
+        return ColdStartRules.model_validate(settings.mesh_rules)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        raise InvalidSetting(
+            f"MKAILIN_MESH_RULES: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; it may set "
+            f"{', '.join(ColdStartRules.model_fields)}"
+        ) from error
+
+
 def _encoder(encoder: EncoderSettings) -> str:
     tuning = "" if encoder.tuning is None else f"tuned {json.dumps(encoder.tuning, sort_keys=True)}"
     return "/".join(filter(None, (encoder.name, encoder.query_name, encoder.pooling, tuning)))
 
 
 def _judgements(folder: str) -> str:
-    """The folder, with sizes and times of its files: changes when they do; reads none."""
-    files = [Path(folder, name) for name in BEIR_FILES]
-    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if folder and path.is_file()]
-    return f"{folder} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if folder else ""
+    return _files(folder, *(Path(folder, name) for name in BEIR_FILES))
+
+
+def _files(place: str, *files: Path) -> str:
+    """The place, with sizes and times of its files: changes when they do; reads none."""
+    files = files or (Path(place), *sorted(Path(place).glob("*.json")))
+    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if place and path.is_file()]
+    return f"{place} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if place else ""
 
 
 def _model(key: str, handed_in: Mapping[str, Any]) -> str:
@@ -98,7 +128,7 @@ def _content(path: str) -> str:
 
 def definitions(settings: Settings) -> dg.Definitions:
     """The code location under these settings."""
-    handed_in = resources(settings)
+    handed_in = {**resources(settings), "mesh_rules": _mesh_rules(settings)}
     added = code_versions(settings, handed_in)
 
     assets = [

@@ -70,17 +70,25 @@ class Distillation:
         branches = self._branches()
         self._gather_branches(branches)
         self._require_success()
+        self._stage(automation.generators_job.name, [None], is_needed=True)
+        self._stage(automation.candidates_job.name, branches)
+        self._stage(automation.evaluator_job.name, [None], is_needed=True)
+        self._stage(automation.preferences_job.name, branches)
+        self._stage(automation.champion_job.name, [None], is_needed=True)
         self._stage(automation.distill_branch_job.name, branches)
         self._stage(automation.learn_job.name, [None])
 
-    def _stage(self, job: str, partitions: Sequence[str | None]) -> None:
-        names = self._assets_of(job)
+    def _stage(self, job: str, partitions: Sequence[str | None], is_needed: bool = False) -> None:
+        """Materialize what is out of date; `is_needed`: nothing below can be made without it."""
+        names, failed_before = self._assets_of(job), len(self.failures)
         for partition in partitions:
             for name in names:
                 self._touched.setdefault(name, set()).add(partition)
             stale = self._freshness.out_of_date(names, partition)
             if stale:
                 self._execute(job, stale, partition, {})
+        if is_needed and len(self.failures) > failed_before:
+            raise Incomplete
 
     def _gather_branches(self, branches: Sequence[str]) -> None:
         """Citations of all stale branches, a run for each unbroken row of them: one pass over the files."""

@@ -14,7 +14,7 @@ from mkailin_resources.models.licences import licence_of
 from mkailin_resources.storage import Storage
 
 # Tables whose rows name the fingerprints of the texts they were made of.
-TABLES_OF_TEXTS = ("candidate_questions", "generated_qa")
+TABLES_OF_TEXTS = ("candidate_questions", "distilled_questions", "generated_qa")
 
 
 def generation_metadata(tallies: Sequence[Tally], generation: Generation) -> dict[str, Any]:

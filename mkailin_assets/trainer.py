@@ -1,15 +1,22 @@
-"""What the trainings here share: one thread on a CPU, a loss that is told and watched, and its curve."""
+"""What the trainings here share: one thread on a CPU, a loss that is told and watched, and its curve.
+
+A training that was cut off goes on from its last whole checkpoint, on a CPU to the same weights to the bit.
+"""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from mkailin_resources.training_checkpoints import last_whole, manifest_writer
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a number."""
+    """A loss or a weight is no longer a number."""
 
 
 class LossCurve(BaseModel):
@@ -17,6 +24,15 @@ class LossCurve(BaseModel):
 
     train: list[tuple[int, float]]
     validation: list[tuple[int, float]]
+
+
+class TrainingCourse(BaseModel):
+    """How a training went."""
+
+    steps: int
+    resumed_at: int | None = Field(description="Step of the checkpoint it went on from")
+    seconds: float = Field(description="Training alone; of a resumed one what was left")
+    curve: LossCurve
 
 
 @contextmanager
@@ -30,6 +46,46 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def train_to_the_end(trainer: Any, checkpoints: Path, log: Callable[[str], None]) -> TrainingCourse:
+    """Run a trainer of transformers to its `max_steps`, and leave its model in evaluation mode.
+
+    `checkpoints` is its `output_dir`, on a local disk; where a kill left a whole checkpoint there, the
+    training goes on from it. Its `save_total_limit` is 2 at least. Raises `TrainingDiverged` as soon as a
+    loss, or a weight of a checkpoint, is not finite; the checkpoint before stays.
+    """
+    from transformers import PrinterCallback, TrainerState
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of each file that is written
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(watch(log))  # first: no checkpoint of weights that are no numbers is a whole one
+    trainer.add_callback(manifest_writer())
+    last = last_whole(checkpoints, log)
+    step = int(last.name.rpartition("-")[2]) if last else None
+    if last:
+        log(f"goes on from {last.name}")
+        trainer.args.eval_on_start = False
+    start = time.perf_counter()
+    if last and step == trainer.args.max_steps:
+        # Transformers 5.19 would take another step.
+        trainer._load_from_checkpoint(str(last))
+        trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+    else:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    seconds = time.perf_counter() - start
+    trainer.model.eval()
+    _check_weights(trainer.model, trainer.state.global_step, trainer.args.learning_rate)
+    history = trainer.state.log_history
+    if trainer.eval_dataset is not None and curve_of(history, "eval_loss")[-1][0] < trainer.args.max_steps:
+        trainer.evaluate()
+    return TrainingCourse(
+        steps=trainer.state.global_step,
+        resumed_at=step,
+        seconds=seconds,
+        curve=LossCurve(train=curve_of(history, "loss"), validation=curve_of(history, "eval_loss")),
+    )
 
 
 def watch(log: Callable[[str], None]) -> Any:
@@ -48,7 +104,18 @@ def watch(log: Callable[[str], None]) -> Any:
                             f"lower learning_rate (it is {args.learning_rate:g})"
                         )
 
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            _check_weights(kwargs["model"], state.global_step, args.learning_rate)
+
     return Watch()
+
+
+def _check_weights(model: Any, step: int, learning_rate: float) -> None:
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise TrainingDiverged(
+            f"fine-tuning stopped at step {step}: weights are not finite; lower learning_rate (it is "
+            f"{learning_rate:g})"
+        )
 
 
 def curve_of(history: list[dict[str, float]], name: str) -> list[tuple[int, float]]:

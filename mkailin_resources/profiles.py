@@ -31,6 +31,7 @@ from mkailin_resources.nlm import NlmServers
 from mkailin_resources.sample import NLM_FOLDER, PUBMEDQA_FILE
 from mkailin_resources.searcher import Retriever
 from mkailin_resources.storage import ParquetTables, Storage
+from mkailin_resources.trainees import TRAINEES, EvaluatorKind, Trainee, Trainees
 
 MESH_YEAR = 2026
 # The one variable that no output may show.
@@ -41,6 +42,9 @@ PROMPTS = {
     "general_model": "question_general",
     "answer_model": "answer",
 }
+# The model that judges pairs of questions, where a model does.
+JUDGE = "evaluator_model"
+JUDGE_PROMPT = "evaluation"
 # What finds abstracts best. Of 500 questions of PubMedQA, among 2,854 abstracts, words put the one they were
 # asked about first for 96%, words and the encoder learnt from the corpus together for 58%.
 BEST_RETRIEVERS: dict[str, Retriever] = {LEARNT: "lexical"}
@@ -80,6 +84,11 @@ class Settings:
     gpu_runs: int
     max_failed_share: float
     prices: Mapping[str, tuple[float, float]]
+    trains_agents: bool
+    bases: Mapping[Trainee, ModelName | None]
+    evaluator: EvaluatorKind
+    mesh_rules: Mapping[str, Any]
+    bioasq: str
 
     @property
     def follows_nlm(self) -> bool:
@@ -123,8 +132,31 @@ class Settings:
         endpoint = _endpoint(value("ENDPOINT"))
         models = {
             agent: _model_name(agent.upper(), value(agent.upper(), common), endpoint)
-            for agent in (PROMPTS if common else ())
+            for agent in ((*PROMPTS, JUDGE) if common else ())
         }
+        # Where no GPU is meant to be, a model of the hub takes days to train.
+        trains = choice("TRAIN_AGENTS", *(("no", "yes") if profile == "local" or endpoint else ("yes", "no")))
+        bases = {
+            trainee: _base(trainee, value(f"{trainee.upper()}_BASE"), models, endpoint)
+            for trainee in TRAINEES
+        }
+        if trains == "yes" and endpoint and None in bases.values():
+            raise InvalidSetting(
+                "MKAILIN_TRAIN_AGENTS is 'yes', but what stands behind an endpoint cannot be trained: set "
+                "MKAILIN_DOMAIN_BASE, MKAILIN_GENERAL_BASE and MKAILIN_EVALUATOR_BASE to the models to train"
+            )
+        kinds = get_args(EvaluatorKind)
+        evaluator = choice("EVALUATOR", *(kinds if trains == "yes" else reversed(kinds)))
+        if evaluator == "reward" and trains == "no":
+            raise InvalidSetting(
+                "MKAILIN_EVALUATOR is 'reward', which is trained, and MKAILIN_TRAIN_AGENTS is 'no': set "
+                "that to yes, or the evaluator to judge or cold_start"
+            )
+        if evaluator == "judge" and not common:
+            raise InvalidSetting(
+                "MKAILIN_EVALUATOR is 'judge', and the embedded profile has no language model: set "
+                "MKAILIN_PROFILE and MKAILIN_MODEL (or MKAILIN_EVALUATOR_MODEL)"
+            )
         return cls(
             profile=profile,
             storage=value("STORAGE", str(Path("data") / "pubmed")),
@@ -158,6 +190,13 @@ class Settings:
             gpu_runs=int(number("GPU_RUNS", 1 if common else 2, 1, 1_000)),
             max_failed_share=number("MAX_FAILED_SHARE", 0.2, 0, 1),
             prices=_prices(value("PRICES")),
+            trains_agents=trains == "yes",
+            bases=bases,
+            evaluator=evaluator,
+            mesh_rules=_json_object(
+                "MESH_RULES", value("MESH_RULES", "{}"), 'a JSON object such as {"mode": "kailin_compat"}'
+            ),
+            bioasq=value("BIOASQ"),
         )
 
 
@@ -179,8 +218,28 @@ def resources(settings: Settings) -> dict[str, Any]:
             max_failed_share=settings.max_failed_share,
             prices={name: list(prices) for name, prices in settings.prices.items()},
         ),
+        "trainees": trainees(settings),
+        "bioasq": settings.bioasq,
         **agents(settings),
     }
+
+
+def trainees(settings: Settings) -> Trainees:
+    """What the platform trains, on the engine of the profile; the embedded profile's is transformers."""
+    engine = _gpu_engine(settings) if settings.profile == "gpu" else _local_engine(settings)
+    judge = None
+    if settings.evaluator == "judge":
+        name = settings.models[JUDGE]
+        model = _served(name, settings) if settings.endpoint else engine(name)
+        judge = _prompted(model, JUDGE_PROMPT, settings)
+    return Trainees(
+        is_on=settings.trains_agents,
+        bases=settings.bases,
+        evaluator=settings.evaluator,
+        engine=engine,
+        judge=judge,
+        temperature=settings.temperature,
+    )
 
 
 def agents(settings: Settings) -> dict[str, TextGenerator]:
@@ -204,11 +263,19 @@ def embedded(settings: Settings) -> dict[str, TextGenerator]:
 
 def local(settings: Settings) -> dict[str, TextGenerator]:
     """Models on this machine through transformers, on its GPU if it has one; or an endpoint."""
-    return _agents(settings, lambda name: TransformersModel(model=name, batch_size=settings.batch_size))
+    return _agents(settings, _local_engine(settings))
 
 
 def gpu(settings: Settings) -> dict[str, TextGenerator]:
     """Models on this machine's GPU through vLLM; or an endpoint, such as a vLLM server."""
+    return _agents(settings, _gpu_engine(settings))
+
+
+def _local_engine(settings: Settings) -> Callable[[ModelName], LanguageModel]:
+    return lambda name: TransformersModel(model=name, batch_size=settings.batch_size)
+
+
+def _gpu_engine(settings: Settings) -> Callable[[ModelName], LanguageModel]:
     names = settings.models.values()
 
     def engine(name: ModelName) -> VllmModel:
@@ -221,20 +288,43 @@ def gpu(settings: Settings) -> dict[str, TextGenerator]:
             engine_arguments=tuple(sorted(settings.vllm.items())),
         )
 
-    return _agents(settings, engine)
+    return engine
 
 
 def _agents(settings: Settings, engine: Callable[[ModelName], LanguageModel]) -> dict[str, TextGenerator]:
     """The three agents, each its model under its prompt; an endpoint goes before the profile's engine."""
     return {
-        agent: PromptedGenerator(
-            model=_served(name, settings) if settings.endpoint else engine(name),
-            prompt=PromptFile.load(PROMPTS[agent]),
-            temperature=settings.temperature,
-            max_characters=settings.input_characters,
+        agent: _prompted(
+            _served(settings.models[agent], settings)
+            if settings.endpoint
+            else engine(settings.models[agent]),
+            prompt,
+            settings,
         )
-        for agent, name in settings.models.items()
+        for agent, prompt in PROMPTS.items()
     }
+
+
+def _prompted(model: LanguageModel, prompt: str, settings: Settings) -> TextGenerator:
+    return PromptedGenerator(
+        model=model,
+        prompt=PromptFile.load(prompt),
+        temperature=settings.temperature,
+        max_characters=settings.input_characters,
+    )
+
+
+def _base(trainee: Trainee, text: str, models: Mapping[str, ModelName], endpoint: str) -> ModelName | None:
+    """The base of a trainee: the one that is named, else that of its agent's model if it is run here."""
+    if text:
+        base = _model_name(f"{trainee.upper()}_BASE", text, "")
+        if base.adapter:
+            raise InvalidSetting(
+                f"MKAILIN_{trainee.upper()}_BASE is {text!r}: a base has no adapter yet; merge it first"
+            )
+        return base
+    agent = None if endpoint else models.get(f"{trainee}_model")
+    return agent and ModelName(agent.name, agent.revision)
 
 
 def _served(name: ModelName, settings: Settings) -> Endpoint:

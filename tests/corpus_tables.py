@@ -5,10 +5,8 @@ from typing import Any
 import polars as pl
 
 from mkailin_assets.corpus.quality import QualityRules, evaluate
-from mkailin_assets.corpus.tables import EvaluatedQA, GeneratedQA
-from mkailin_assets.preferences.tables import ColdStartPreference
+from mkailin_assets.corpus.tables import DistilledContexts, EvaluatedQA, GeneratedQA
 from mkailin_assets.pubmed.tables import CurrentCitation
-from mkailin_assets.questions.tables import CandidateContexts
 
 TOPICS = (
     "zinc tablets shorten the common cold",
@@ -60,9 +58,9 @@ def generated(*rows: dict[str, Any]) -> pl.DataFrame:
 
 
 def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None) -> pl.DataFrame:
-    """The rows as evaluation leaves them, without preferences or contexts to look at."""
-    preferences, contexts = ColdStartPreference.create_empty(), CandidateContexts.create_empty()
-    return EvaluatedQA.validate(evaluate(generated(*rows), preferences, contexts, rules or QualityRules()))
+    """The rows as evaluation leaves them, without contexts to look at."""
+    contexts = DistilledContexts.create_empty()
+    return EvaluatedQA.validate(evaluate(generated(*rows), contexts, rules or QualityRules()))
 
 
 def current(*rows: dict[str, Any], **changes: Any) -> pl.DataFrame:

@@ -7,11 +7,9 @@ import polars as pl
 import pytest
 from asking import Writer, says, unpaid
 
-from mkailin_assets.corpus.answers import NO_PREFERENCE, generated_qa
-from mkailin_assets.corpus.tables import GeneratedQA
-from mkailin_assets.preferences.tables import ColdStartPreference
+from mkailin_assets.corpus.answers import NOT_DISTILLED, generated_qa
+from mkailin_assets.corpus.tables import DistilledContexts, DistilledQuestion, GeneratedQA
 from mkailin_assets.pubmed.tables import BranchCitation
-from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_resources.models.extractive import ConclusionAnswerer
 from mkailin_resources.models.interface import GeneratorFault, TextGenerator
 
@@ -30,9 +28,9 @@ def generate(
     answerer: TextGenerator,
     question: str | None = QUESTION,
     texts: dict[int, str | None] | None = None,
-    preferences: pl.DataFrame | None = None,
+    questions: pl.DataFrame | None = None,
 ) -> dict[str, Any]:
-    """The row of citation 1, whose domain question was preferred and has contexts 7 and 8."""
+    """The row of citation 1, whose question has contexts 7 and 8."""
     sections = [("RESULTS", "RESULTS", BODY), ("CONCLUSIONS", "CONCLUSIONS", CONCLUSION)]
     citations = table(
         BranchCitation,
@@ -45,18 +43,17 @@ def generate(
             "content_hash": "hash",
         },
     )
-    role = "domain" if question else None
-    chosen = table(ColdStartPreference, {"pmid": 1, "chosen_role": role, "chosen_question": question})
-    candidates = table(
-        CandidateQuestion,
-        {"pmid": 1, "role": "domain", "question": question, "generator": "asker"},
-        {"pmid": 1, "role": "general", "failure": "no claim", "generator": "other"},
+    asked = (
+        {"question": question, "role": "domain", "generator": "asker"}
+        if question
+        else {"failure": "no question to answer: no claim"}
     )
+    distilled = table(DistilledQuestion, {"pmid": 1, **asked})
     contexts = table(
-        CandidateContexts,
+        DistilledContexts,
         {
             "pmid": 1,
-            "role": "domain",
+            "question": question,
             "contexts": [
                 {"rank": 1, "pmid": 7, "content_hash": "seven"},
                 {"rank": 2, "pmid": 8, "content_hash": "eight"},
@@ -69,8 +66,7 @@ def generate(
         schema={"pmid": pl.Int64, "title": pl.String, "text": pl.String},
     )
     made = generated_qa(
-        chosen if preferences is None else preferences,
-        candidates,
+        distilled if questions is None else questions,
         contexts,
         citations,
         found,
@@ -108,9 +104,14 @@ def test_a_citation_without_question_is_a_row_with_the_reason() -> None:
     assert row["failure"] == "no question to answer: no claim"
 
 
-def test_a_citation_without_preference_is_a_row_with_the_reason() -> None:
-    row = generate(ConclusionAnswerer(), preferences=ColdStartPreference.create_empty())
-    assert row["failure"] == NO_PREFERENCE
+def test_a_citation_that_was_not_distilled_is_a_row_with_the_reason() -> None:
+    row = generate(ConclusionAnswerer(), questions=DistilledQuestion.create_empty())
+    assert row["failure"] == NOT_DISTILLED
+
+
+def test_contexts_of_another_question_are_not_taken() -> None:
+    other = table(DistilledQuestion, {"pmid": 1, "question": "Is willow tea safe?", "role": "champion"})
+    assert generate(ConclusionAnswerer(), questions=other)["contexts"] == []
 
 
 def test_a_context_whose_text_is_gone_is_left_out() -> None:

@@ -22,11 +22,16 @@ from mkailin_assets.corpus.assets import (
 from mkailin_assets.corpus.assets import generated_qa as generated_qa_asset
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.recalls import ledger, recalls
-from mkailin_assets.corpus.tables import CorpusRecall, EvaluatedQA, GeneratedQA, TrainingExample
+from mkailin_assets.corpus.tables import (
+    CorpusRecall,
+    DistilledContexts,
+    DistilledQuestion,
+    EvaluatedQA,
+    GeneratedQA,
+    TrainingExample,
+)
 from mkailin_assets.partitions import mesh_branches
-from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.pubmed.tables import BranchCitation
-from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_assets.retrieval.tables import ContextIndex
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings.checkpoint import EncoderRecord, publish_encoder
@@ -214,13 +219,9 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
     key = {"pmid": 1, "branch": "C01"}
     asked = key | {"role": "domain", "question": "Does zinc shorten colds?", "generator": "asker"}
     rows = {
-        "cold_start_preferences": (
-            ColdStartPreference,
-            key | {"chosen_role": "domain", "chosen_question": asked["question"]},
-        ),
-        "candidate_questions": (CandidateQuestion, asked),
-        "candidate_contexts": (
-            CandidateContexts,
+        "distilled_questions": (DistilledQuestion, asked),
+        "distilled_contexts": (
+            DistilledContexts,
             asked | {"contexts": [{"rank": 1, "pmid": 2, "content_hash": "h2"}]},
         ),
         "branch_citations": (
@@ -266,8 +267,7 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
 def test_the_evaluation_asset_keeps_every_row_and_counts_its_reasons() -> None:
     output = evaluated_qa(
         generated(qa(1), qa(2, question="So?")),
-        ColdStartPreference.create_empty(),
-        CandidateContexts.create_empty(),
+        DistilledContexts.create_empty(),
         config=QualityConfig(min_question_words=3),
     )
     assert EvaluatedQA.validate(output.value)["kept"].to_list() == [True, False]

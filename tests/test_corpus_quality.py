@@ -16,9 +16,7 @@ from mkailin_assets.corpus.quality import (
     title_overlap,
     word_count,
 )
-from mkailin_assets.corpus.tables import EvaluatedQA
-from mkailin_assets.preferences.tables import ColdStartPreference
-from mkailin_assets.questions.tables import CandidateContexts
+from mkailin_assets.corpus.tables import DistilledContexts, EvaluatedQA
 
 
 def value(signal: pl.Expr, **columns: str | None) -> Any:
@@ -87,23 +85,15 @@ def test_a_title_that_asks_or_is_turned_into_a_question_may_be_the_question(
     assert row["kept"]
 
 
-def test_no_row_is_lost_and_scores_come_from_the_chosen_question() -> None:
-    preference = {
-        "pmid": 1,
-        "branch": "C04",
-        "chosen_role": "domain",
-        "chosen_score": 0.75,
-        "margin": 0.25,
-        "kept": True,
-        "measure": "lin",
-        "ic_source": "corpus",
-        "ic_snapshot": "MeSH 2024",
-    }
-    ranks = [{"pmid": 1, "role": role, "source_rank": rank} for role, rank in (("domain", 7), ("general", 1))]
+def test_no_row_is_lost_and_scores_are_those_of_its_question() -> None:
+    found = {"question": qa(1)["question"], "mesh_score": 0.75, "mesh_margin": 0.25, "source_rank": 7}
+    of_another_question = found | {"question": "Is it another one?"}
     table = evaluate(
         generated(qa(2), qa(1)),
-        pl.DataFrame([preference], schema=ColdStartPreference.create_empty().schema),
-        pl.DataFrame(ranks, schema=CandidateContexts.create_empty().schema),
+        pl.DataFrame(
+            [{"pmid": 1} | found, {"pmid": 2} | of_another_question],
+            schema=DistilledContexts.create_empty().schema,
+        ),
         QualityRules(),
     )
     first, second = EvaluatedQA.validate(table).iter_rows(named=True)

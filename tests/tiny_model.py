@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mkailin_resources.models.language_model import Message, Prompt, Sampling
+
+if TYPE_CHECKING:
+    import polars as pl
 
 REPOSITORY = Path(__file__).parents[1]
 _SPECIAL = (
@@ -143,6 +146,48 @@ def make_adapter(model_folder: Path, folder: Path, seed: int = 1) -> Path:
                 torch.nn.init.normal_(weights, std=0.2)
     adapted.save_pretrained(folder)
     return folder
+
+
+_DRUGS = ("amarin", "belotan", "cordex", "dromil", "elsuvar", "fenolin", "gastrel", "hydrovit")
+_DISEASES = ("migraine", "asthma", "gout", "anaemia", "psoriasis")
+
+
+def tiny_documents(number: int, first_pmid: int = 1) -> list[dict[str, object]]:
+    """Documents of a drug and a disease each (pmid, title, abstract), and the `question` to ask of them."""
+    return [
+        {
+            "pmid": pmid,
+            "title": f"{drug.capitalize()} for {disease}",
+            "abstract": [
+                {"label": "METHODS", "category": "METHODS", "text": f"We gave {drug} to {pmid} adults."},
+                {"label": "RESULTS", "category": "RESULTS", "text": f"With {drug}, {disease} was milder."},
+            ],
+            "question": f"Does {drug} relieve {disease}?",
+        }
+        for pmid in range(first_pmid, first_pmid + number)
+        for drug, disease in [(_DRUGS[pmid % len(_DRUGS)], _DISEASES[pmid % len(_DISEASES)])]
+    ]
+
+
+def tiny_exemplars(experts: int = 14, titles: int = 6, held_out: int = 4) -> "pl.DataFrame":
+    """A QuestionExemplar table; so many of the last rows are held out."""
+    import polars as pl
+
+    from mkailin_assets.questions.tables import QuestionExemplar
+
+    documents = tiny_documents(experts + titles)
+    rows = [
+        document
+        | {
+            "exemplar_id": f"exemplar-{place:03}",
+            "source": "bioasq" if place < experts else "title",
+            "pubmed_file": "pubmed26n0001",
+            "split": "held_out" if place >= len(documents) - held_out else "train",
+            "reason": None,
+        }
+        for place, document in enumerate(documents)
+    ]
+    return QuestionExemplar.validate(pl.DataFrame(rows, schema=QuestionExemplar.create_empty().schema))
 
 
 def vllm_python() -> Path | None:

@@ -1,4 +1,4 @@
-"""Generated question-answer pairs: the preferred question of each citation, its contexts and its answer."""
+"""Generated question-answer pairs: the distilled question of each citation, its contexts and its answer."""
 
 import re
 import unicodedata
@@ -14,13 +14,11 @@ from mkailin_resources.generation import Ask, Reply
 from mkailin_resources.models.interface import Answer, Document, GenerationRequest, TextGenerator
 from mkailin_resources.models.prompting import visible
 
-NO_QUESTION = "no question to answer"
-NO_PREFERENCE = "no preference was computed for the citation: materialize cold_start_preferences again"
+NOT_DISTILLED = "no question was distilled for the citation: materialize distilled_questions again"
 
 
 def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
-    preferences: pl.DataFrame,
-    candidates: pl.DataFrame,
+    questions: pl.DataFrame,
     contexts: pl.DataFrame,
     citations: pl.DataFrame,
     context_texts: pl.DataFrame,
@@ -30,12 +28,12 @@ def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
 ) -> pl.DataFrame:
     """A `GeneratedQA` row for each citation, in the order of `citations` (BranchCitation).
 
-    Takes ColdStartPreference, CandidateQuestion, CandidateContexts, and the texts (pmid, title, text)
+    Takes DistilledQuestion, DistilledContexts, and the texts (pmid, title, text)
     of the citations found; a context whose text is gone is left out. An answer must be the JSON of
     `Answer` and rest on sentences of the citation or its contexts, else the row says why not. Raises what
     `ask` raises.
     """
-    sources = _sources(preferences, candidates, contexts, citations)
+    sources = _sources(questions, contexts, citations)
     texts = {row["pmid"]: row for row in context_texts.select("pmid", "title", "text").to_dicts()}
     for source in sources:
         source["contexts"] = list(_contexts_with_text(source["contexts"] or [], texts))
@@ -57,29 +55,20 @@ def context_without_conclusion(document: Document) -> str:
 
 
 def _sources(
-    preferences: pl.DataFrame, candidates: pl.DataFrame, contexts: pl.DataFrame, citations: pl.DataFrame
+    questions: pl.DataFrame, contexts: pl.DataFrame, citations: pl.DataFrame
 ) -> list[dict[str, Any]]:
-    """Each citation with its preferred question, who asked it, and the contexts of that question."""
-    chosen = preferences.select(
-        "pmid", role="chosen_role", question="chosen_question", preferred=pl.lit(True)
-    )
-    asked = candidates.select("pmid", "role", "generator")
-    reasons = (
-        candidates.filter(pl.col("failure").is_not_null())
-        .group_by("pmid")
-        .agg(reasons=pl.col("failure").unique(maintain_order=True).str.join("; "))
-    )
+    """Each citation with its question, who asked it or why there is none, and its contexts."""
+    asked = questions.select("pmid", "role", "question", "generator", "failure", distilled=pl.lit(True))
     return (
         citations.select("pmid", "pubmed_file", "content_hash", "title", "abstract")
-        .join(chosen, on="pmid", how="left", maintain_order="left")
-        .join(asked, on=["pmid", "role"], how="left", maintain_order="left")
+        .join(asked, on="pmid", how="left", validate="1:1", maintain_order="left")
         .join(
-            contexts.select("pmid", "role", "contexts"),
-            on=["pmid", "role"],
+            contexts.select("pmid", "question", "contexts"),
+            on=["pmid", "question"],
             how="left",
+            validate="1:1",
             maintain_order="left",
         )
-        .join(reasons, on="pmid", how="left", maintain_order="left")
         .to_dicts()
     )
 
@@ -116,10 +105,8 @@ def _row(
     answer, failure = None, None
     if request and reply:
         answer, failure = reply.text and Answer.model_validate_json(reply.text), reply.failure
-    elif source["preferred"] is None:
-        failure = NO_PREFERENCE
     else:
-        failure = f"{NO_QUESTION}: {source['reasons']}" if source["reasons"] else NO_QUESTION
+        failure = source["failure"] if source["distilled"] else NOT_DISTILLED
     return {
         "pmid": source["pmid"],
         "branch": branch,

@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.corpus import answers
+from mkailin_assets.checkpoints import trained_generator
+from mkailin_assets.corpus import answers, distilled
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.quality import QualityRules, evaluate
@@ -14,6 +15,8 @@ from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
 from mkailin_assets.corpus.tables import (
     CorpusExclusion,
     CorpusRecall,
+    DistilledContexts,
+    DistilledQuestion,
     EvaluatedQA,
     GeneratedQA,
     TrainingExample,
@@ -21,14 +24,19 @@ from mkailin_assets.corpus.tables import (
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.generations import corpus_cost, generation_metadata
 from mkailin_assets.gpu import ON_GPU
+from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import bars, counts, histogram, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
+from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_of
+from mkailin_assets.questions.assets import ContextConfig
+from mkailin_assets.questions.contexts import find_contexts, still_found
 from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
+from mkailin_resources.trainees import Trainees
 
 LEDGER = "corpus_ledger"
 
@@ -42,18 +50,83 @@ class AssemblyConfig(dg.Config, AssemblyRules):
 
 
 @dg.asset(
+    **table(DistilledQuestion),
+    **ON_GPU,
+    partitions_def=mesh_branches,
+    group_name="corpus",
+    kinds={"polars"},
+    code_version="1",
+)
+def distilled_questions(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    branch_citations: pl.DataFrame,
+    candidate_questions: pl.DataFrame,
+    question_preferences: pl.DataFrame,
+    question_champion: pl.DataFrame,
+    trainees: dg.ResourceParam[Trainees],
+    generation: Generation,
+    storage: Storage,
+) -> dg.Output[pl.DataFrame]:
+    """The question of each citation that enters the corpus, asked by the champion."""
+    questions = distilled.best_of_two(question_preferences, candidate_questions, branch_citations)
+    champion = question_champion.filter("is_champion").row(0, named=True)
+    ask = generation.asking(context)
+    if champion["uri"]:
+        asker = trained_generator(champion["uri"], trainees, storage)
+        questions = distilled.by_champion(questions, branch_citations, asker, context.partition_key, ask)
+    metadata = _distilled_metadata(questions, champion["contestant"])
+    return dg.Output(questions, metadata=metadata | generation_metadata(ask.tallies, generation))
+
+
+@dg.asset(
+    **table(DistilledContexts),
+    partitions_def=mesh_branches,
+    group_name="corpus",
+    kinds={"lancedb"},
+    code_version="1",
+)
+def distilled_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    distilled_questions: pl.DataFrame,
+    question_preferences: pl.DataFrame,
+    candidate_contexts: pl.DataFrame,
+    branch_citations: pl.DataFrame,
+    context_index: pl.DataFrame,
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+    context_store: ContextStore,
+    mesh_rules: dg.ResourceParam[ColdStartRules],
+    storage: Storage,
+    config: ContextConfig,
+) -> dg.Output[pl.DataFrame]:
+    """The contexts of each question of the corpus, and how well they fit its citation in MeSH."""
+    asked = distilled.written_by_champion(distilled_questions)
+    recorded = None if config.look_again else storage.read_table("distilled_contexts", context.partition_key)
+    found, scores = distilled.NOTHING_FOUND, distilled.preferred_scores(question_preferences)
+    if not asked.is_empty():
+        searcher = context_store.open(context_index, config.filters)
+        kept = still_found(distilled.as_candidates(recorded), asked, searcher, config.k)
+        found = find_contexts(asked, branch_citations, searcher, config.k, kept)
+        similarity = similarity_of(
+            MeshHierarchy.from_descriptors(mesh_descriptors), mesh_information_content, mesh_rules
+        )
+        scores = pl.concat([scores, question_scores(found, similarity)], how="diagonal")
+    contexts = distilled.distilled_contexts(distilled_questions, candidate_contexts, found, scores)
+    return dg.Output(contexts, metadata=_context_metadata(contexts, searched=asked.height))
+
+
+@dg.asset(
     **table(GeneratedQA),
     **ON_GPU,
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="3",
+    code_version="4",
 )
 def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
-    cold_start_preferences: pl.DataFrame,
-    candidate_questions: pl.DataFrame,
-    candidate_contexts: pl.DataFrame,
+    distilled_questions: pl.DataFrame,
+    distilled_contexts: pl.DataFrame,
     branch_citations: pl.DataFrame,
     context_index: pl.DataFrame,
     answer_model: dg.ResourceParam[TextGenerator],
@@ -61,13 +134,12 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     generation: Generation,
 ) -> dg.Output[pl.DataFrame]:
     """Question, contexts, long answer, yes/no/maybe decision and evidence of each citation."""
-    found = candidate_contexts["contexts"].explode(empty_as_null=False).struct.field("pmid")
+    found = distilled_contexts["contexts"].explode(empty_as_null=False).struct.field("pmid")
     texts = context_store.open(context_index).texts(found)
     ask = generation.asking(context)
     generated = answers.generated_qa(
-        cold_start_preferences,
-        candidate_questions,
-        candidate_contexts,
+        distilled_questions,
+        distilled_contexts,
         branch_citations,
         texts,
         answer_model,
@@ -83,16 +155,13 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="3",
+    code_version="4",
 )
 def evaluated_qa(
-    generated_qa: pl.DataFrame,
-    cold_start_preferences: pl.DataFrame,
-    candidate_contexts: pl.DataFrame,
-    config: QualityConfig,
+    generated_qa: pl.DataFrame, distilled_contexts: pl.DataFrame, config: QualityConfig
 ) -> dg.Output[pl.DataFrame]:
     """Every generated pair with its quality signals and a verdict with all its reasons."""
-    evaluated = evaluate(generated_qa, cold_start_preferences, candidate_contexts, config)
+    evaluated = evaluate(generated_qa, distilled_contexts, config)
     return dg.Output(evaluated, metadata=_evaluated_metadata(evaluated))
 
 
@@ -159,6 +228,31 @@ def ledgers_of(storage: Storage) -> dict[str, pl.LazyFrame]:
     names = [path.stem for path in folder.iterdir() if path.suffix == ".parquet"] if folder.exists() else []
     scanned = {name: storage.scan_table(LEDGER, name) for name in sorted(names)}
     return {name: rows for name, rows in scanned.items() if rows is not None}
+
+
+def _distilled_metadata(questions: pl.DataFrame, champion: str) -> dict[str, Any]:
+    asked = questions.filter(pl.col("question").is_not_null())
+    failed = questions.filter(pl.col("question").is_null()).select(_kind("failure"))
+    return {
+        "citations": questions.height,
+        "questions": asked.height,
+        "champion": champion,
+        "chosen_by": counts(asked, "chosen_by"),
+        "asked_by": counts(asked, "generator"),
+        "failures": counts(failed, "failure"),
+        "preview": preview(asked.select("pmid", "chosen_by", "question")),
+    }
+
+
+def _context_metadata(contexts: pl.DataFrame, searched: int) -> dict[str, Any]:
+    scores = contexts["mesh_score"].drop_nulls().to_list()
+    return {
+        "questions": contexts["question"].drop_nulls().len(),
+        "searched": searched,
+        "mean_mesh_score": contexts["mesh_score"].mean(),
+        "mesh_scores": histogram("How well contexts fit their citation", scores, "MeSH score"),
+        "without_contexts": counts(contexts.filter(pl.col("failure").is_not_null()), "failure"),
+    }
 
 
 def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:

@@ -3,7 +3,14 @@
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.corpus.assets import corpus_recalls, evaluated_qa, generated_qa, ledgers_of
+from mkailin_assets.corpus.assets import (
+    corpus_recalls,
+    distilled_contexts,
+    distilled_questions,
+    evaluated_qa,
+    generated_qa,
+    ledgers_of,
+)
 from mkailin_assets.corpus.decontamination import benchmark_questions, normalised
 from mkailin_assets.corpus.recalls import not_recalled, not_standing
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
@@ -16,6 +23,37 @@ MAX_FAILED_SHARE = 0.2
 
 training_corpus_key = dg.AssetKey("training_corpus")
 corpus_exclusions_key = dg.AssetKey("corpus_exclusions")
+
+
+@dg.asset_check(
+    asset=distilled_questions,
+    partitions_def=mesh_branches,
+    additional_ins={"branch_citations": dg.AssetIn("branch_citations")},
+)
+def every_citation_has_a_question_or_a_reason(
+    distilled_questions: pl.DataFrame, branch_citations: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """Each citation of the branch has a row, with a question or with a failure."""
+    complete = pl.col("question").is_null() != pl.col("failure").is_null()
+    missing = branch_citations.join(distilled_questions.filter(complete), on="pmid", how="anti")
+    return none_may_be(missing.select("pmid", "title"), "citations without question and reason")
+
+
+@dg.asset_check(
+    asset=distilled_contexts,
+    partitions_def=mesh_branches,
+    additional_ins={"distilled_questions": dg.AssetIn("distilled_questions")},
+)
+def contexts_are_of_the_distilled_questions(
+    distilled_contexts: pl.DataFrame, distilled_questions: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """Each distilled question has its row of contexts, and none of them is its own citation."""
+    key = ["pmid", "question"]
+    missing = distilled_questions.join(distilled_contexts, on=key, how="anti", nulls_equal=True)
+    found = pl.col("contexts").list.eval(pl.element().struct.field("pmid"))
+    itself = distilled_contexts.filter(found.list.contains(pl.col("pmid")))
+    wrong = pl.concat([missing.select(key), itself.select(key)])
+    return none_may_be(wrong, "questions without contexts of their own")
 
 
 @dg.asset_check(

@@ -44,21 +44,17 @@ class QualityRules(BaseModel):
     )
 
 
-def evaluate(
-    generated: pl.DataFrame, preferences: pl.DataFrame, contexts: pl.DataFrame, rules: QualityRules
-) -> pl.DataFrame:
+def evaluate(generated: pl.DataFrame, contexts: pl.DataFrame, rules: QualityRules) -> pl.DataFrame:
     """Every row of a `GeneratedQA` table with its signals and verdict, as an `EvaluatedQA` table.
 
-    `preferences` (`ColdStartPreference`) and `contexts` (`CandidateContexts`) give the MeSH score, its
-    lead, and the rank at which the question found its source. No row is dropped; each keeps every
-    reason against it. Memory grows with the text of the branch.
+    `contexts` (`DistilledContexts`) gives the MeSH score, its lead, and the rank at which the question found
+    its source. No row is dropped; each keeps every reason against it. Memory grows with the text of the
+    branch.
     """
-    scores = preferences.select("pmid", mesh_score="chosen_score", mesh_margin="margin")
-    ranks = contexts.select("pmid", "source_rank", question_role="role")
+    found = contexts.select("pmid", "question", "mesh_score", "mesh_margin", "source_rank")
     question, answer, title = pl.col("question"), pl.col("long_answer"), pl.col("title")
     return (
-        generated.join(scores, on="pmid", how="left")
-        .join(ranks, on=["pmid", "question_role"], how="left")
+        generated.join(found, on=["pmid", "question"], how="left", validate="1:1")
         .with_columns(
             question_words=word_count(question),
             answer_words=word_count(answer),

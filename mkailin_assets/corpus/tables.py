@@ -2,11 +2,14 @@
 
 import dataframely as dy
 
+from mkailin_assets.questions.tables import ROLES, CandidateContexts
 from mkailin_assets.tables import one_of
 
 DECISIONS = ("yes", "no", "maybe")
 SPLITS = ("train", "validation", "test")
 USES = ("source", "context")
+# Who may have asked a question of the corpus: the generator of one of the candidates, or the champion itself.
+ASKERS = (*ROLES, "champion")
 
 
 def citations_made_of() -> dy.List:
@@ -15,6 +18,32 @@ def citations_made_of() -> dy.List:
         dy.Struct({"use": one_of(USES), "pmid": dy.Int64(), "content_hash": dy.String()}),
         description="Citations it was made of, source first: source or context, PMID, content as it was read",
     )
+
+
+class DistilledQuestion(dy.Schema):
+    """For each citation the question that enters the corpus, or why there is none."""
+
+    pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
+    branch = dy.String(description="Home branch of the source")
+    pubmed_file = dy.String(description="File the source came from")
+    content_hash = dy.String(description="Content of the source it was made from")
+    question = dy.String(nullable=True, description="The question")
+    role = one_of(ASKERS, nullable=True, description="Who asked: domain, general, or the champion itself")
+    chosen_by = dy.String(nullable=True, description="What chose it: a judge of two, or champion")
+    generator = dy.String(nullable=True, description="Model or agent that wrote it")
+    prompt_version = dy.String(nullable=True, description="Version of the prompt, or of the agent's rules")
+    fingerprint = dy.String(nullable=True, description="Hash of everything that decided the question")
+    failure = dy.String(nullable=True, description="Why there is no question")
+    refused_text = dy.String(nullable=True, description="What the champion wrote, where it was refused")
+
+
+class DistilledContexts(CandidateContexts):
+    """The k best contexts of each question of the corpus, the source left out, and how well they fit it."""
+
+    pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
+    role = one_of(ASKERS, nullable=True, description="Who asked: domain, general, or the champion itself")
+    mesh_score = dy.Float64(nullable=True, description="MeSH score of the contexts, 0 to 1")
+    mesh_margin = dy.Float64(nullable=True, description="Lead over the other candidate; null: no other")
 
 
 class GeneratedQA(dy.Schema):

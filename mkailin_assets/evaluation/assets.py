@@ -1,26 +1,34 @@
-"""The evaluation stage: what the models know, and what searches find."""
+"""The evaluation stage: what the models know, what searches find, and what evaluators prefer."""
 
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from mkailin_assets.evaluation import benchmark as report
 from mkailin_assets.evaluation import retrieval
-from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets
+from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets, sample_of
 from mkailin_assets.evaluation.pubmedqa import Benchmark, read_pubmedqa
 from mkailin_assets.evaluation.tables import BenchmarkResult, RetrievalResult
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
+from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import intervals, preview
 from mkailin_assets.partitions import ALL_PARTITIONS
+from mkailin_assets.preferences import audit, evaluating
+from mkailin_assets.preferences.cold_start import ColdStartRules
+from mkailin_assets.preferences.tables import EvaluatorAudit
 from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
+from mkailin_resources.trainees import Trainees
 
 
 @dg.asset(
@@ -144,3 +152,70 @@ def _retrieval_metadata(
         "left_out": judged.left_out,
         "not_measured": judged.absent,
     }
+
+
+class AuditConfig(dg.Config):
+    """How the trials of the audit are drawn and their contexts found."""
+
+    seed: int = Field(20, description="Seed of the order in which questions stand against one another")
+    k: int = Field(4, ge=1, le=20, description="Contexts of a question, at most")
+
+
+@dg.asset(
+    **table(EvaluatorAudit),
+    **ON_GPU,
+    ins={"pubmed_citations": ALL_PARTITIONS},
+    group_name="evaluation",
+    kinds={"lancedb", "polars"},
+    code_version="1",
+)
+def evaluator_audit(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    evaluator_checkpoint: pl.DataFrame,
+    retriever_checkpoint: pl.DataFrame,
+    current_citations: pl.DataFrame,
+    pubmed_citations: dict[str, pl.LazyFrame],
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+    context_store: ContextStore,
+    benchmarks: BenchmarkFiles,
+    generation: Generation,
+    trainees: dg.ResourceParam[Trainees],
+    mesh_rules: dg.ResourceParam[ColdStartRules],
+    storage: Storage,
+    config: AuditConfig,
+) -> dg.Output[pl.DataFrame]:
+    """How often the evaluators prefer a document's real question to one asked of another document."""
+    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
+    encoders = retrieval.encoders_of(retriever_checkpoint, storage)
+    encoder = encoders.get(retrieval.TUNED, encoders[""])
+    made, ask = evaluator_checkpoint.row(0, named=True), generation.asking(context)
+    learnt = evaluating.judge_of(made, trainees, storage, ask) if made["kind"] != "cold_start" else None
+    citations, _ = sample_of(current_citations, pubmed_citations)
+    benchmark = read_pubmedqa(benchmarks.pubmedqa)
+    tuned = len(encoders) > 1 or made["pairs"] > 0
+    tables = []
+    for source, judged in audit.audited_sets(benchmark, citations, hierarchy, tuned).items():
+        trials = audit.trials_of(judged, config.seed)
+        context.log.info(f"{source}: {trials['reason'].null_count():,} trials")
+        with TemporaryDirectory() as folder:
+            searcher = context_store.over(judged.documents, encoder, Path(folder))
+            contexts = audit.trial_contexts(trials, judged, searcher, config.k)
+        told = audit.cold_start_judgements(trials, contexts, hierarchy, mesh_information_content, mesh_rules)
+        if learnt:
+            told.append(audit.judgement_of(made["evaluator"], learnt, trials, contexts, judged.documents))
+        tables.append(audit.evaluator_audit(source, trials, told))
+    audited = pl.concat(tables)
+    metadata = _audit_metadata(audited) | (
+        generation_metadata(ask.tallies, generation) if ask.tallies else {}
+    )
+    return dg.Output(audited, metadata=metadata)
+
+
+def _audit_metadata(audited: pl.DataFrame) -> dict[str, Any]:
+    shares = {
+        f"{row['judge']}, {row['source']}, {row['distractor']}": (row["accuracy"], row["low"], row["high"])
+        for row in audited.drop_nulls("accuracy").to_dicts()
+    }
+    metadata: dict[str, Any] = {"audit": preview(audited, rows=audited.height)}
+    return metadata | ({"accuracy": intervals("The real question is preferred", shares)} if shares else {})

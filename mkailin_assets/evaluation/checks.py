@@ -3,13 +3,16 @@
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.evaluation.assets import benchmark_report, retrieval_report
+from mkailin_assets.evaluation.assets import benchmark_report, evaluator_audit, retrieval_report
 from mkailin_assets.evaluation.predict import PROTOCOLS
 from mkailin_assets.evaluation.ranking import MEASURES
 from mkailin_assets.evaluation.retrieval import choice
+from mkailin_assets.metadata import none_may_be
 from mkailin_resources.index import ContextStore
 
 COMPARED = ("majority", "base", "finetuned")
+# Of the trials with a question of another branch, the least that the cold start in use has to decide rightly.
+LEAST_ACCURACY = 0.8
 
 
 @dg.asset_check(asset=benchmark_report)
@@ -91,6 +94,28 @@ def the_retriever_in_use_is_not_worse_than_the_best(
         )
         or None,
     )
+
+
+@dg.asset_check(asset=evaluator_audit)
+def the_evaluators_tell_real_questions(evaluator_audit: pl.DataFrame) -> dg.AssetCheckResult:
+    """The cold start in use, the first judge, prefers most real questions to those of another branch."""
+    first = pl.col("judge") == pl.col("judge").first().over("source")
+    used = evaluator_audit.filter(first, distractor="other branch").drop_nulls("accuracy")
+    return dg.AssetCheckResult(
+        passed=used.height > 0 and bool((used["accuracy"] >= LEAST_ACCURACY).all()),
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(
+            f"{row['source']}: {row['accuracy']:.1%} of {row['trials']}" for row in used.to_dicts()
+        )
+        or "there are no trials: no document with a real question",
+    )
+
+
+@dg.asset_check(asset=evaluator_audit)
+def audited_shares_lie_in_their_intervals(evaluator_audit: pl.DataFrame) -> dg.AssetCheckResult:
+    """Each accuracy lies within its own 95% interval."""
+    wrong = evaluator_audit.filter(~pl.col("accuracy").is_between(pl.col("low"), pl.col("high")))
+    return none_may_be(wrong.select("judge", "source", "distractor"), "shares outside their intervals")
 
 
 def _inside_intervals(report: pl.DataFrame, names: list[str], scores: list[str]) -> dg.AssetCheckResult:

@@ -19,7 +19,10 @@ class NotPubMedQA(ValueError):
 
 
 class PubMedQAItem(BaseModel):
-    """A question, the abstract it is about without its conclusion, and what the experts decided."""
+    """A question, the abstract it is about without its conclusion, and what the experts decided.
+
+    `headings` are the names of the abstract's MeSH headings, where the file has them.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -27,6 +30,7 @@ class PubMedQAItem(BaseModel):
     question: Text = Field(validation_alias="QUESTION")
     contexts: tuple[Text, ...] = Field(validation_alias="CONTEXTS", min_length=1)
     labels: tuple[str, ...] = Field(validation_alias="LABELS", default=())
+    headings: tuple[str, ...] = Field(validation_alias="MESHES", default=())
     decision: Literal["yes", "no", "maybe"] = Field(validation_alias="final_decision")
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """How alike two citations are by their MeSH headings (docs/method.md), fast enough for a corpus."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, count, groupby, repeat
 from typing import Literal, get_args
@@ -81,34 +81,39 @@ class HeadingSimilarity:
         One thread, block by block: memory does not grow with the pairs but for the result. Fastest where
         a source's contexts follow one another and lists come back.
         """
-        if len(sources) != len(contexts):
-            raise ValueError(f"{len(sources)} sources cannot be paired with {len(contexts)} contexts")
         averages = np.empty(len(sources))
-        for start in range(0, len(sources), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            self._fill(averages[block], sources[block], contexts[block])
+        for block, left, right, list_ends, positions in numbered_lists(sources, contexts, self._scorable):
+            prepared = compiled(_gather_ancestors)(
+                list_ends,
+                positions,
+                self._hierarchy.ancestor_starts,
+                self._hierarchy.ancestor_positions,
+                self._ic,
+            )
+            compiled(_averages_by(self._measure))(
+                left, right, *prepared, self._ic, self._population, averages[block]
+            )
         return averages
 
-    def _fill(
-        self, averages: np.ndarray, sources: Sequence[Sequence[str]], contexts: Sequence[Sequence[str]]
-    ) -> None:
-        # Distinct lists are numbered as they come. Python's share is most of the time here: hence the maps.
+
+def numbered_lists(
+    sources: Sequence[Sequence[str]], contexts: Sequence[Sequence[str]], positions: Mapping[str, int]
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Each block of pairs as arrays: which pairs, the numbers of their left and right lists (int32), where
+    each list ends in the next (int64, from 0), and the `positions` of the lists' headings (int32), end to
+    end, -1 for a heading that has none. Distinct lists are numbered as they come.
+    """
+    if len(sources) != len(contexts):
+        raise ValueError(f"{len(sources)} sources cannot be paired with {len(contexts)} contexts")
+    for start in range(0, len(sources), _BLOCK):  # Python's share is most of the time here: hence the maps
+        block = slice(start, start + _BLOCK)
         numbers: defaultdict[tuple[str, ...], int] = defaultdict(count().__next__)
-        runs = [(numbers[tuple(source)], len(list(run))) for source, run in groupby(sources)]
+        runs = [(numbers[tuple(source)], len(list(run))) for source, run in groupby(sources[block])]
         left = np.repeat(*np.array(runs, np.int32).T)
-        right = np.fromiter(map(numbers.__getitem__, map(tuple, contexts)), np.int32, len(contexts))
+        right = np.fromiter(map(numbers.__getitem__, map(tuple, contexts[block])), np.int32, len(left))
         list_ends = np.cumsum([0, *map(len, numbers)], dtype=np.int64)
-        positions = np.fromiter(
-            map(self._scorable.get, chain.from_iterable(numbers), repeat(-1)), np.int32, list_ends[-1]
-        )
-        prepared = compiled(_gather_ancestors)(
-            list_ends,
-            positions,
-            self._hierarchy.ancestor_starts,
-            self._hierarchy.ancestor_positions,
-            self._ic,
-        )
-        compiled(_averages_by(self._measure))(left, right, *prepared, self._ic, self._population, averages)
+        headings = map(positions.get, chain.from_iterable(numbers), repeat(-1))
+        yield block, left, right, list_ends, np.fromiter(headings, np.int32, list_ends[-1])
 
 
 def _refuse_unless_monotone(hierarchy: MeshHierarchy, ic: np.ndarray) -> None:

@@ -1,21 +1,71 @@
-"""The preferences stage: from candidate questions with contexts to the question MeSH prefers."""
+"""The preferences stage: which question fits in MeSH, what learns it, and who then asks."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
+import dataframely as dy
 import polars as pl
 
+from mkailin_assets.checkpoints import TrainingOverrides, publish_once, trained_generator
+from mkailin_assets.freshness import FIXED_TAG
+from mkailin_assets.generations import generation_metadata
+from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
-from mkailin_assets.mesh.similarity import HeadingSimilarity
-from mkailin_assets.metadata import bars, counts, histogram, preview
-from mkailin_assets.partitions import mesh_branches
-from mkailin_assets.preferences.cold_start import ColdStartRules, describe_snapshot, prefer_by_mesh
-from mkailin_assets.preferences.tables import ColdStartPreference
+from mkailin_assets.metadata import bars, counts, curves, histogram, intervals, preview
+from mkailin_assets.partitions import ALL_PARTITIONS, mesh_branches
+from mkailin_assets.preferences import champion, evaluating, verdicts
+from mkailin_assets.preferences.cold_start import (
+    ColdStartRules,
+    describe_snapshot,
+    prefer_by_mesh,
+    similarity_of,
+)
+from mkailin_assets.preferences.evaluator import (
+    SMALL,
+    EvaluatorTuning,
+    TooFewPreferences,
+    evaluator_fingerprint,
+    load_evaluator,
+    train_evaluator,
+)
+from mkailin_assets.preferences.optimization import (
+    EMBEDDED_OPTIMIZATION,
+    PreferenceOptimization,
+    TooFewPairs,
+)
+from mkailin_assets.preferences.rounds import Loop, Round, RoundRules, first_pairs
+from mkailin_assets.preferences.tables import (
+    COLD_START,
+    ColdStartPreference,
+    EvaluatorCheckpoint,
+    PreferredGenerator,
+    QuestionChampion,
+    QuestionPreference,
+)
+from mkailin_assets.preferences.trial import CITATION_COLUMNS, TrialRules, trial_over
+from mkailin_assets.pubmed.tables import BranchCitation
+from mkailin_assets.questions.generators import NOT_TRAINED
+from mkailin_assets.questions.tables import CandidateContexts, TrainedGenerator
 from mkailin_assets.tables import table
+from mkailin_resources.generation import Generation
+from mkailin_resources.index import ContextStore
+from mkailin_resources.storage import Storage
+from mkailin_resources.trainees import Trainees
+
+NO_START = "no generator was tuned that could be optimized"
 
 
-class ColdStartConfig(dg.Config, ColdStartRules):
-    """How questions are scored, and which pairs are preferences to learn from."""
+class EvaluatorConfig(TrainingOverrides, TrialRules):
+    """What is changed of the evaluator's training, and on how many pairs it is measured."""
+
+
+class OptimizationConfig(TrainingOverrides, TrialRules, RoundRules):
+    """What is changed of the optimization, how often the loop turns, and on what its outcome is tried."""
+
+
+class ChampionConfig(dg.Config, TrialRules):
+    """On what the contestants are tried."""
 
 
 @dg.asset(
@@ -23,22 +73,332 @@ class ColdStartConfig(dg.Config, ColdStartRules):
     partitions_def=mesh_branches,
     group_name="preferences",
     kinds={"polars", "numba"},
-    code_version="1",
+    code_version="2",
 )
 def cold_start_preferences(
     candidate_contexts: pl.DataFrame,
     mesh_descriptors: pl.DataFrame,
     mesh_information_content: pl.DataFrame,
-    config: ColdStartConfig,
+    mesh_rules: dg.ResourceParam[ColdStartRules],
 ) -> dg.Output[pl.DataFrame]:
     """Of each citation's two questions, the one whose contexts fit the citation best in MeSH."""
     hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
-    similarity = HeadingSimilarity.from_table(
-        hierarchy, mesh_information_content, config.ic_source, config.measure
-    )
+    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
     snapshot = describe_snapshot(mesh_descriptors, mesh_information_content)
-    preferences = prefer_by_mesh(candidate_contexts, similarity, config, snapshot)
+    preferences = prefer_by_mesh(candidate_contexts, similarity, mesh_rules, snapshot)
     return dg.Output(preferences, metadata=_preference_metadata(preferences))
+
+
+@dg.asset(
+    **table(EvaluatorCheckpoint),
+    **ON_GPU,
+    ins={
+        "cold_start_preferences": ALL_PARTITIONS,
+        "candidate_contexts": ALL_PARTITIONS,
+        "branch_citations": ALL_PARTITIONS,
+    },
+    group_name="preferences",
+    kinds={"pytorch", "huggingface"},
+    tags={FIXED_TAG: ""},
+    code_version="1",
+)
+def evaluator_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    cold_start_preferences: dict[str, pl.LazyFrame],
+    candidate_contexts: dict[str, pl.LazyFrame],
+    branch_citations: dict[str, pl.LazyFrame],
+    context_index: pl.DataFrame,
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+    context_store: ContextStore,
+    generation: Generation,
+    trainees: dg.ResourceParam[Trainees],
+    mesh_rules: dg.ResourceParam[ColdStartRules],
+    storage: Storage,
+    config: EvaluatorConfig,
+) -> dg.Output[pl.DataFrame]:
+    """What judges two questions: a model taught what MeSH prefers, or a language model; and how well."""
+    if trainees.evaluator == "cold_start":
+        return _without_evaluator("MKAILIN_EVALUATOR is cold_start")
+    pairs = evaluating.pairs_to_judge(
+        _all(ColdStartPreference, cold_start_preferences.values()),
+        contexts := _all(CandidateContexts, candidate_contexts.values()),
+        _all(BranchCitation, branch_citations.values()),
+        _titles(contexts, context_store, context_index),
+    )
+    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
+    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+    if trainees.judge:
+        ask = generation.asking(context)
+        measured = evaluating.measure(
+            evaluating.asked(trainees.judge, ask), pairs, similarity, config.documents
+        )
+        row = evaluating.checkpoint_row("judge", trainees.judge.name, measured)
+        metadata = generation_metadata(ask.tallies, generation)
+        return dg.Output(row, metadata=metadata | _evaluator_metadata(row, measured))
+    taught, base = evaluating.to_teach(pairs), trainees.bases["evaluator"]
+    settings = config.over(EvaluatorTuning() if base else SMALL)
+    try:
+        published = publish_once(
+            storage,
+            "evaluators",
+            evaluator_fingerprint(base, taught, settings),
+            lambda folder, work: train_evaluator(base, taught, settings, folder, work, context.log.info),
+        )
+    except TooFewPreferences as error:
+        context.log.warning(str(error))
+        return _without_evaluator(str(error))
+    evaluator = load_evaluator(storage.local_folder(published.uri))
+    measured = evaluating.measure(evaluating.learned(evaluator), pairs, similarity, config.documents)
+    record = evaluator.record
+    row = evaluating.checkpoint_row(
+        "reward",
+        evaluating.name_of_evaluator(evaluator),
+        measured,
+        uri=published.uri,
+        fingerprint=record.fingerprint,
+        pairs=record.pairs,
+    )
+    steps, losses = zip(*record.course.curve.train, strict=True)
+    metadata = {
+        "trained_now": published.trained_now,
+        "path": dg.MetadataValue.path(published.uri),
+        "loss": curves("Loss on the preferences", {"training": (steps, losses)}, "optimizer step", "nats"),
+        "training_seconds": round(record.course.seconds, 1),
+        "left_out": record.left_out,
+    }
+    return dg.Output(row, metadata=metadata | _evaluator_metadata(row, measured))
+
+
+@dg.asset(
+    **table(QuestionPreference),
+    **ON_GPU,
+    partitions_def=mesh_branches,
+    group_name="preferences",
+    kinds={"polars"},
+    code_version="1",
+)
+def question_preferences(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    cold_start_preferences: pl.DataFrame,
+    candidate_contexts: pl.DataFrame,
+    branch_citations: pl.DataFrame,
+    evaluator_checkpoint: pl.DataFrame,
+    context_index: pl.DataFrame,
+    context_store: ContextStore,
+    generation: Generation,
+    trainees: dg.ResourceParam[Trainees],
+    storage: Storage,
+) -> dg.Output[pl.DataFrame]:
+    """Of each citation's two questions the one that the evaluator prefers, or where it is no better, MeSH."""
+    made = evaluator_checkpoint.row(0, named=True)
+    ask = generation.asking(context)
+    if not made["judges"]:
+        preferences = verdicts.by_cold_start(cold_start_preferences)
+    else:
+        judge = evaluating.judge_of(made, trainees, storage, ask)
+        pairs = evaluating.pairs_to_judge(
+            verdicts.to_judge(cold_start_preferences),
+            candidate_contexts,
+            branch_citations,
+            _titles(candidate_contexts, context_store, context_index),
+        )
+        preferences = verdicts.by_evaluator(cold_start_preferences, judge(pairs), made["evaluator"])
+    metadata = {"judged_by": counts(preferences, "judge"), "why": made["reason"]}
+    metadata |= generation_metadata(ask.tallies, generation) if ask.tallies else {}
+    return dg.Output(preferences, metadata=metadata | _preference_metadata(preferences))
+
+
+@dg.asset(
+    **table(PreferredGenerator),
+    **ON_GPU,
+    ins={"question_preferences": ALL_PARTITIONS, "branch_citations": ALL_PARTITIONS},
+    group_name="preferences",
+    kinds={"pytorch", "huggingface"},
+    tags={FIXED_TAG: ""},
+    code_version="1",
+)
+def preferred_generator(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    domain_generator: pl.DataFrame,
+    general_generator: pl.DataFrame,
+    question_preferences: dict[str, pl.LazyFrame],
+    branch_citations: dict[str, pl.LazyFrame],
+    context_index: pl.DataFrame,
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+    context_store: ContextStore,
+    generation: Generation,
+    trainees: dg.ResourceParam[Trainees],
+    mesh_rules: dg.ResourceParam[ColdStartRules],
+    storage: Storage,
+    config: OptimizationConfig,
+) -> dg.Output[pl.DataFrame]:
+    """The better of the two tuned generators after direct preference optimization, round by round."""
+    tuned = pl.concat([domain_generator, general_generator]).drop_nulls("uri")
+    if not trainees.is_on or tuned.is_empty():
+        return _not_optimized(NO_START if trainees.is_on else NOT_TRAINED)
+    start = tuned.sort("tuned_score", descending=True, nulls_last=True, maintain_order=True).row(
+        0, named=True
+    )
+    citations = _all(BranchCitation, branch_citations.values()).select(CITATION_COLUMNS)
+    pairs = first_pairs(_all(QuestionPreference, question_preferences.values()), citations)
+    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
+    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+    ask = generation.asking(context, max_failed_share=1.0)
+    loop = Loop(
+        settings=config.over(PreferenceOptimization() if start["base"] else EMBEDDED_OPTIMIZATION),
+        rules=config,
+        margin=mesh_rules.margin,
+        trial=trial_over(branch_citations, context_store.open(context_index), similarity, config),
+        trainees=trainees,
+        storage=storage,
+        ask=ask,
+        log=context.log.info,
+    )
+    try:
+        rounds = loop.turn(start["uri"], start["generator"], citations, pairs)
+    except TooFewPairs as error:
+        context.log.warning(str(error))
+        return _not_optimized(str(error))
+    preferred = loop.table(rounds)
+    metadata = _optimization_metadata(preferred, rounds)
+    return dg.Output(preferred, metadata=metadata | generation_metadata(ask.tallies, generation))
+
+
+@dg.asset(
+    **table(QuestionChampion),
+    **ON_GPU,
+    ins={"question_preferences": ALL_PARTITIONS, "branch_citations": ALL_PARTITIONS},
+    group_name="preferences",
+    kinds={"polars"},
+    tags={FIXED_TAG: ""},
+    code_version="1",
+)
+def question_champion(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    domain_generator: pl.DataFrame,
+    general_generator: pl.DataFrame,
+    preferred_generator: pl.DataFrame,
+    question_preferences: dict[str, pl.LazyFrame],
+    branch_citations: dict[str, pl.LazyFrame],
+    context_index: pl.DataFrame,
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+    context_store: ContextStore,
+    generation: Generation,
+    trainees: dg.ResourceParam[Trainees],
+    mesh_rules: dg.ResourceParam[ColdStartRules],
+    storage: Storage,
+    config: ChampionConfig,
+) -> dg.Output[pl.DataFrame]:
+    """Who asks the questions of the corpus: the better of two candidates, or a trained generator."""
+    trained = champion.contestants(domain_generator, general_generator, preferred_generator)
+    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
+    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+    trial = trial_over(branch_citations, context_store.open(context_index), similarity, config)
+    ask = generation.asking(context, max_failed_share=1.0)
+    askers = {
+        row["contestant"]: trained_generator(row["uri"], trainees, storage) for row in trained.to_dicts()
+    }
+    preferences = _all(QuestionPreference, question_preferences.values())
+    tried = champion.best_of_two(preferences, trial.citations)
+    if askers and not trial.citations.is_empty():
+        tried = pl.concat([tried, trial.scores(askers, ask).select(tried.columns)])
+    chosen = champion.choose(tried, trained)
+    metadata = _champion_metadata(chosen)
+    return dg.Output(chosen, metadata=metadata | generation_metadata(ask.tallies, generation))
+
+
+def _all(schema: type[dy.Schema], partitions: Iterable[pl.LazyFrame]) -> pl.DataFrame:
+    return pl.concat([schema.create_empty().lazy(), *partitions]).collect()
+
+
+def _titles(
+    contexts: pl.DataFrame, context_store: ContextStore, context_index: pl.DataFrame
+) -> dict[int, str]:
+    found = contexts["contexts"].explode(empty_as_null=False).struct.field("pmid").unique()
+    texts = context_store.open(context_index).texts(found)
+    return dict(texts.select("pmid", "title").iter_rows())
+
+
+def _without_evaluator(reason: str) -> dg.Output[pl.DataFrame]:
+    row = evaluating.no_evaluator(COLD_START, reason)
+    return dg.Output(row, metadata={"judges": COLD_START, "why": reason})
+
+
+def _not_optimized(reason: str) -> dg.Output[pl.DataFrame]:
+    empty = PreferredGenerator.create_empty()
+    return dg.Output(empty, metadata={"rounds": 0, "why": reason})
+
+
+def _evaluator_metadata(row: pl.DataFrame, measured: evaluating.Measured) -> dict[str, Any]:
+    made, told = row.row(0, named=True), measured.identification
+    agreed = {
+        branch["branch"]: (branch["agreement"], branch["low"], branch["high"])
+        for branch in measured.agreed.drop_nulls("agreement").to_dicts()
+    }
+    shares = {"evaluator": told.evaluator, "cold start": told.cold_start}
+    known = {name: (one.value, one.low, one.high) for name, one in shares.items() if one}
+    metadata: dict[str, Any] = {
+        "judges": made["evaluator"] if made["judges"] else COLD_START,
+        "why": made["reason"],
+        "by_branch": preview(measured.agreed, rows=measured.agreed.height),
+        "position_bias": preview(pl.DataFrame([vars(measured.bias) | {"changed": made["position_bias"]}])),
+        "checkpoint": preview(row),
+    }
+    if agreed:
+        metadata["agreement"] = intervals("Agreement with the cold start, held-out pairs", agreed)
+    if known:
+        metadata["identification"] = intervals("Own question told from another citation's", known)
+    if measured.calibration:
+        bins = measured.calibration.bins
+        metadata["calibration"] = preview(bins, rows=bins.height)
+        metadata["calibration_error"] = measured.calibration.expected_error
+    return metadata
+
+
+def _optimization_metadata(preferred: pl.DataFrame, rounds: list[Round]) -> dict[str, Any]:
+    records = {f"round {one.number}": one.record for one in rounds if one.record}
+    courses = {
+        "Loss": {name: record.course.curve.train for name, record in records.items()},
+        "Reward margin": {name: record.reward_margin.train for name, record in records.items()},
+        "Reward accuracy": {name: record.reward_accuracy.train for name, record in records.items()},
+    }
+    metadata: dict[str, Any] = {
+        "current": preferred.filter("is_current").item(0, "generator"),
+        "rounds": preview(preferred.drop(*TrainedGenerator.columns()), rows=preferred.height),
+        **{
+            title.lower().replace(" ", "_"): curves(
+                f"{title} on the pairs",
+                {
+                    name: ([step for step, _ in points], [value for _, value in points])
+                    for name, points in course.items()
+                },
+                "optimizer step",
+                title.lower(),
+            )
+            for title, course in courses.items()
+        },
+        "training_seconds": round(sum(record.course.seconds for record in records.values()), 1),
+    }
+    scores = {
+        f"round {row['round']}": (row["score"], row["score_low"], row["score_high"])
+        for row in preferred.drop_nulls("score").to_dicts()
+    }
+    return metadata | ({"scores": intervals("MeSH score on held-out citations", scores)} if scores else {})
+
+
+def _champion_metadata(chosen: pl.DataFrame) -> dict[str, Any]:
+    scores = {
+        row["contestant"]: (row["score"], row["score_low"], row["score_high"])
+        for row in chosen.drop_nulls("score").to_dicts()
+    }
+    metadata: dict[str, Any] = {
+        "champion": chosen.filter("is_champion").item(0, "contestant"),
+        "contestants": preview(chosen.drop("uri"), rows=chosen.height),
+    }
+    return metadata | ({"scores": intervals("MeSH score on held-out citations", scores)} if scores else {})
 
 
 def _preference_metadata(preferences: pl.DataFrame) -> dict[str, Any]:

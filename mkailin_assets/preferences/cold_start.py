@@ -1,38 +1,103 @@
 """Which of a citation's two questions found contexts that fit the citation best in MeSH (docs/method.md)."""
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, Field
 
+from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.mesh.similarity import HeadingSimilarity, Measure
+from mkailin_assets.preferences.mentions import Mentions
 from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.questions.tables import ROLES
 
+Mode = Literal["corrected", "kailin_compat"]
 IcSource = Literal["corpus", "intrinsic"]
+KAILIN = "kailin"
+
+
+class DocumentSimilarity(Protocol):
+    """How alike two citations are by their headings."""
+
+    def best_match_averages(
+        self, sources: Sequence[Sequence[str]], contexts: Sequence[Sequence[str]]
+    ) -> np.ndarray:
+        """Of each source and the context at the same place, 0 to 1: float64 (pairs,); NaN: no heading counts.
+
+        Headings are descriptor UIs, or names.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class WithMentions:
+    """A similarity under which a question is one more of its own contexts, with the headings it names."""
+
+    documents: DocumentSimilarity
+    mentions: Mentions
+
+    def best_match_averages(
+        self, sources: Sequence[Sequence[str]], contexts: Sequence[Sequence[str]]
+    ) -> np.ndarray:
+        """As between documents."""
+        return self.documents.best_match_averages(sources, contexts)
 
 
 class ColdStartRules(BaseModel):
-    """How questions are scored, and which pairs are preferences to learn from."""
+    """How questions are scored, and which pairs are preferences to learn from.
 
+    `corrected` told PubMedQA's questions from those of other documents best with Lin over corpus IC and with
+    the headings that a question names, which rest on no search (`audit`). `kailin_compat` is the published
+    formula (`mesh.kailin`): measure, IC and named headings do not apply to it.
+    """
+
+    mode: Mode = Field("corrected", description="Our formula, or that of KAILIN's published code")
     measure: Measure = Field("lin", description="Similarity of two descriptors")
     ic_source: IcSource = Field("corpus", description="Information content: of the citations, or of the tree")
+    with_mentions: bool = Field(
+        True, description="Whether the headings that a question names count as one more context"
+    )
     margin: float = Field(0.01, ge=0, description="Scores no further apart than this are a tie")
     lowest: float = Field(0.0, ge=0, le=1, description="A score below it makes the pair no preference")
     highest: float = Field(1.0, ge=0, le=1, description="A score above it makes the pair no preference")
 
+    def version(self) -> str:
+        """The rules as text, another one for other rules."""
+        return self.model_dump_json()
+
+    @property
+    def scored_by(self) -> dict[str, str | bool]:
+        """What decides a score, as rows record it: mode, measure, ic_source, with_mentions."""
+        if self.mode == "kailin_compat":
+            return {"mode": self.mode, "measure": KAILIN, "ic_source": KAILIN, "with_mentions": False}
+        return self.model_dump(include={"mode", "measure", "ic_source", "with_mentions"})
+
+
+def similarity_of(
+    hierarchy: MeshHierarchy, information_content: pl.DataFrame, rules: ColdStartRules
+) -> DocumentSimilarity:
+    """The similarity that these rules score by, with table MeshInformationContent."""
+    if rules.mode == "kailin_compat":
+        from mkailin_assets.mesh.kailin import KailinSimilarity
+
+        return KailinSimilarity.from_table(hierarchy, information_content)
+    documents = HeadingSimilarity.from_table(hierarchy, information_content, rules.ic_source, rules.measure)
+    return WithMentions(documents, Mentions(hierarchy.names)) if rules.with_mentions else documents
+
 
 def prefer_by_mesh(
-    contexts: pl.DataFrame, similarity: HeadingSimilarity, rules: ColdStartRules, ic_snapshot: str
+    contexts: pl.DataFrame, similarity: DocumentSimilarity, rules: ColdStartRules, ic_snapshot: str
 ) -> pl.DataFrame:
     """A `ColdStartPreference` for each citation of `contexts` (a `CandidateContexts` table).
 
-    A question's score, 0 to 1, is the mean similarity of the source's headings to those of its
-    contexts, over the contexts that have scorable headings. The higher score is chosen, equal scores
-    go to the domain generator, and where one question exists it is chosen, so that it can be answered;
-    `kept` says whether the pair teaches a preference, `reason` why not. The pairing of scored contexts
-    with chosen and rejected questions is that of KAILIN (arXiv 2501.15108). Time and memory grow with
-    the contexts of the branch.
+    `similarity` is that of the rules (`similarity_of`). The question of the higher score (`question_scores`)
+    is chosen, equal scores go to the domain generator, and where one question exists it is chosen, so that it
+    can be answered; `kept` says whether the pair teaches a preference, `reason` why not. The pairing of
+    scored contexts with chosen and rejected questions is that of KAILIN (arXiv 2501.15108). Time and memory
+    grow with the contexts of the branch.
     """
     ranked = (
         contexts.join(question_scores(contexts, similarity), on=["pmid", "role"], how="left")
@@ -59,30 +124,38 @@ def prefer_by_mesh(
     return (
         pairs.with_columns(
             kept=pl.col("reason").is_null(),
-            measure=pl.lit(rules.measure),
-            ic_source=pl.lit(rules.ic_source),
             ic_snapshot=pl.lit(ic_snapshot),
+            **{name: pl.lit(value) for name, value in rules.scored_by.items()},
         )
         .select(ColdStartPreference.create_empty().columns)
         .sort("pmid")
     )
 
 
-def question_scores(contexts: pl.DataFrame, similarity: HeadingSimilarity) -> pl.DataFrame:
+def question_scores(contexts: pl.DataFrame, similarity: DocumentSimilarity) -> pl.DataFrame:
     """`pmid`, `role` and `score` of the questions that have a scorable context.
 
-    The score is the mean best-match average over those contexts, 0 to 1.
+    `contexts` has the columns pmid, role, question, heading_uis and contexts of table CandidateContexts. The
+    score, 0 to 1, is the mean similarity of the source to the contexts that have a scorable heading. With
+    `WithMentions` the question is one more of them where it names such a heading, but not the only one.
     """
-    pairs = contexts.select("pmid", "role", "heading_uis", "contexts").explode(
-        "contexts", empty_as_null=False
+    rows = contexts.select("pmid", "role", "heading_uis", "contexts").with_row_index("row")
+    found = rows.explode("contexts", empty_as_null=False).with_columns(
+        contexts=pl.col("contexts").struct.field("heading_uis"), is_found=True
     )
-    found = pairs["contexts"].struct.field("heading_uis")
-    scores = similarity.best_match_averages(pairs["heading_uis"].to_list(), found.to_list())
+    if isinstance(similarity, WithMentions):
+        named = similarity.mentions.named_in(contexts["question"].fill_null("").to_list())
+        itself = rows.with_columns(contexts=pl.Series(named, dtype=pl.List(pl.String)), is_found=False)
+        # A source's lists follow one another: that is when the similarity is fastest.
+        found = pl.concat([found, itself]).sort("row", maintain_order=True)
+    scores = similarity.best_match_averages(found["heading_uis"].to_list(), found["contexts"].to_list())
     return (
-        pairs.select("pmid", "role", score=pl.Series(scores, dtype=pl.Float64).fill_nan(None))
+        found.select("pmid", "role", "is_found", score=pl.Series(scores, dtype=pl.Float64).fill_nan(None))
         .drop_nulls("score")
         .group_by("pmid", "role", maintain_order=True)
-        .agg(pl.col("score").mean())
+        .agg(pl.col("score").mean(), pl.col("is_found").any())
+        .filter("is_found")
+        .drop("is_found")
     )
 
 
@@ -119,7 +192,7 @@ def _named(questions: pl.DataFrame, verdict: str) -> pl.DataFrame:
     return questions.rename({name: f"{verdict}_{name}" for name in ("role", "question", "score")})
 
 
-def _with_scorable(sources: pl.DataFrame, similarity: HeadingSimilarity) -> pl.DataFrame:
+def _with_scorable(sources: pl.DataFrame, similarity: DocumentSimilarity) -> pl.DataFrame:
     # A source is as similar as can be to itself, unless it has no scorable heading.
     headings = sources["heading_uis"].to_list()
     itself = similarity.best_match_averages(headings, headings)

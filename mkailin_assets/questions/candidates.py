@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from mkailin_assets.questions.tables import ROLES, CandidateQuestion
+from mkailin_assets.questions.tables import CandidateQuestion
 from mkailin_resources.generation import Ask, Reply
 from mkailin_resources.models.interface import Document, GenerationRequest, Section, TextGenerator
 
@@ -18,7 +18,7 @@ _EXCERPT_CHARACTERS = 200
 def candidate_questions(
     citations: pl.DataFrame, generators: Mapping[str, TextGenerator], branch: str, ask: Ask
 ) -> pl.DataFrame:
-    """A `CandidateQuestion` row for each citation and role, in the order of the citations.
+    """A `CandidateQuestion` row for each citation and role, in the order of citations and of `generators`.
 
     `citations` has the columns of BranchCitation that are read here: pmid, pubmed_file, content_hash, title,
     abstract. A citation without abstract is asked nothing, since nothing could answer. Raises what `ask`
@@ -33,7 +33,7 @@ def candidate_questions(
         | _asked(replies[role].get(request.key), generators[role], request)
         | {"role": role}
         for source, request in zip(sources, requests, strict=True)
-        for role in sorted(generators, key=ROLES.index)
+        for role in generators
     ]
     return pl.DataFrame(rows, schema=CandidateQuestion.create_empty().schema)
 

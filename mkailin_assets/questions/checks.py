@@ -3,13 +3,53 @@
 import dagster as dg
 import polars as pl
 
+from mkailin_assets.corpus.decontamination import benchmark_questions, normalised
+from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
-from mkailin_assets.questions.assets import MAX_CONTEXTS, candidate_contexts, candidate_questions
+from mkailin_assets.questions.assets import (
+    MAX_CONTEXTS,
+    candidate_contexts,
+    candidate_questions,
+    domain_generator,
+    general_generator,
+    question_exemplars,
+)
+from mkailin_assets.questions.exemplars import exemplar_leaks
 from mkailin_assets.questions.tables import ROLES
+from mkailin_resources.benchmarks import BenchmarkFiles
 
 MAX_FAILED_SHARE = 0.4
 MAX_REPEATED_SHARE = 0.05
+
+
+@dg.asset_check(asset=question_exemplars)
+def exemplars_hold_no_benchmark(
+    question_exemplars: pl.DataFrame, benchmarks: BenchmarkFiles
+) -> dg.AssetCheckResult:
+    """No exemplar that is used has a benchmark's citation or question; looked for word by word."""
+    benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
+    return none_may_be(exemplar_leaks(question_exemplars, benchmark), "exemplars give a benchmark away")
+
+
+@dg.asset_check(asset=question_exemplars)
+def no_question_is_trained_on_and_held_out(question_exemplars: pl.DataFrame) -> dg.AssetCheckResult:
+    """Of the exemplars that are used, none that is held out asks what one that is trained on asks."""
+    used = question_exemplars.filter(pl.col("reason").is_null())
+    splits = pl.col("split").n_unique().over(normalised(pl.col("question")))
+    return none_may_be(used.filter(splits > 1).select("pmid", "question"), "questions stand in both splits")
+
+
+@dg.asset_check(asset=domain_generator)
+def the_domain_generator_asks_for_a_reason(domain_generator: pl.DataFrame) -> dg.AssetCheckResult:
+    """The tuned generator asks where it scores at least as high as the start; else a reason says why not."""
+    return none_may_be(domain_generator.filter(~_asks_rightly()), "generators ask that are no better")
+
+
+@dg.asset_check(asset=general_generator)
+def the_general_generator_asks_for_a_reason(general_generator: pl.DataFrame) -> dg.AssetCheckResult:
+    """The tuned generator asks where it scores at least as high as the start; else a reason says why not."""
+    return none_may_be(general_generator.filter(~_asks_rightly()), "generators ask that are no better")
 
 
 @dg.asset_check(
@@ -78,3 +118,10 @@ def contexts_are_few_and_ranked_from_1(candidate_contexts: pl.DataFrame) -> dg.A
         (found > MAX_CONTEXTS) | (ranks != expected) | (pmids.list.n_unique() != found)
     )
     return none_may_be(wrong.select("pmid", "role", "contexts"), "questions with contexts out of order")
+
+
+def _asks_rightly() -> pl.Expr:
+    tuned = (pl.col("asks") == pl.col("generator")).fill_null(False)
+    not_worse = (pl.col("tuned_score") >= pl.col("start_score")).fill_null(False)
+    without_reason = pl.col("reason").is_null()
+    return pl.when(tuned).then(not_worse & without_reason).otherwise(~without_reason)

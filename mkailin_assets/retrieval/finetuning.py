@@ -11,7 +11,6 @@ import json
 import math
 import os
 import random
-import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -22,10 +21,9 @@ import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
 from mkailin_assets.intervals import CONFIDENCE, RESAMPLES, SEED, Estimate
-from mkailin_assets.trainer import LossCurve, TrainingDiverged, curve_of, one_thread, watch
+from mkailin_assets.trainer import TrainingCourse, one_thread, train_to_the_end
 from mkailin_resources.embeddings.interface import Encoder
 from mkailin_resources.embeddings.sentence import SentenceEncoder
-from mkailin_resources.training_checkpoints import last_whole, manifest_writer
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -87,15 +85,6 @@ class TooFewPairs(ValueError):
     """There is not enough to tune on, or to judge by."""
 
 
-class TuningCourse(BaseModel):
-    """How a fine-tuning went."""
-
-    steps: int
-    resumed_at: int | None = Field(description="Step of the checkpoint it went on from")
-    seconds: float = Field(description="Training alone; of a resumed one what was left")
-    curve: LossCurve
-
-
 class TuningRecord(BaseModel):
     """What a fine-tuning was given, and how it went."""
 
@@ -103,7 +92,7 @@ class TuningRecord(BaseModel):
     base: str = Field(description="Fingerprint of the encoder it began with")
     pairs: int = Field(description="Pairs trained on")
     left_out: dict[str, int] = Field(description="Pairs that consistency or mining took out, by reason")
-    course: TuningCourse
+    course: TrainingCourse
 
 
 class Found(BaseModel):
@@ -371,43 +360,14 @@ def _train(
     settings: RetrieverTuning,
     checkpoints: Path,
     log: Callable[[str], None],
-) -> TuningCourse:
+) -> TrainingCourse:
     """Train to the end, from the last whole checkpoint where there is one."""
-    from transformers import PrinterCallback, TrainerState
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # of each file that is written
-    last = last_whole(checkpoints, log)
-    step = int(last.name.rpartition("-")[2]) if last else None
-    if last:
-        log(f"goes on from {last.name}")
     window = model.max_seq_length
     model.max_seq_length = min(window or settings.max_length, settings.max_length)
     try:
-        trainer = _trainer(model, examples, settings, checkpoints, log)
-        trainer.remove_callback(PrinterCallback)
-        start = time.perf_counter()
-        if last and step == trainer.args.max_steps:
-            # Transformers 5.19 would take another step.
-            trainer._load_from_checkpoint(str(last))
-            trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
-        else:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-        seconds = time.perf_counter() - start
+        return train_to_the_end(_trainer(model, examples, settings, checkpoints), checkpoints, log)
     finally:
         model.max_seq_length = window
-        model.eval()
-    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
-        raise TrainingDiverged(
-            "fine-tuning ended with weights that are not finite; lower learning_rate (it is "
-            f"{settings.learning_rate:g})"
-        )
-    return TuningCourse(
-        steps=trainer.state.global_step,
-        resumed_at=step,
-        seconds=seconds,
-        curve=LossCurve(train=curve_of(trainer.state.log_history, "loss"), validation=[]),
-    )
 
 
 def _trainer(
@@ -415,7 +375,6 @@ def _trainer(
     examples: pl.DataFrame,
     settings: RetrieverTuning,
     checkpoints: Path,
-    log: Callable[[str], None],
 ) -> Any:
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer
@@ -456,7 +415,6 @@ def _trainer(
         loss=CachedMultipleNegativesRankingLoss(
             model, scale=1 / settings.temperature, mini_batch_size=settings.mini_batch_size
         ),
-        callbacks=[manifest_writer(), watch(log)],
     )
 
 

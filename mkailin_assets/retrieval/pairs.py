@@ -31,7 +31,7 @@ def training_pairs(records: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFra
     pairs = pl.DataFrame(_rows(records), schema={**_COLUMNS, "title": pl.String}).sort("pmid", "source")
     read = pairs.with_columns(context_pmids=pl.lit([], pl.List(pl.Int64)))
     pairs = pairs.with_columns(
-        reason=pl.coalesce("reason", contamination(read, benchmark), _too_short("question", "text"))
+        reason=pl.coalesce("reason", contamination(read, benchmark), too_short("question", "text"))
     )
     return pairs.with_columns(reason=pl.coalesce("reason", _repeats())).drop("title")
 
@@ -117,7 +117,9 @@ def without_claim(document: Document, question: str) -> str:
     return text_of([Section(old.label, old.category, " ".join(new)) for old, new in kept if new])
 
 
-def _too_short(question: str, text: str) -> pl.Expr:
+def too_short(question: str, text: str) -> pl.Expr:
+    """Why a row's question or text, in these columns, is too short to learn from; null where neither is."""
+
     def under(column: str, least: int) -> pl.Expr:
         words = pl.col(column).str.count_matches(r"\S+")
         return pl.when(words < least).then(pl.lit(f"the {column} has fewer than {least} words"))

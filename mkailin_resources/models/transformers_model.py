@@ -305,16 +305,23 @@ class _Engine:
 _loaded: dict[tuple[str, str], _Engine] = {}
 
 
-def _engine(model: ModelName) -> _Engine:
+def release() -> None:
+    """Free the memory of the base that is loaded, if one is."""
     import torch
+
+    if _loaded:
+        _loaded.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _engine(model: ModelName) -> _Engine:
     from safetensors import SafetensorError
 
     base = model_files.identity(model)[:2]
     if base not in _loaded:
-        _loaded.clear()  # before the next is loaded: one model fits a GPU, not two
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release()  # before the next is loaded: one model fits a GPU, not two
         try:
             _loaded[base] = _Engine(model)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -109,9 +109,7 @@ class VllmModel:
         arguments = self._arguments()
         former = next(iter(_running), None)
         if former is None or former.arguments != arguments or former.closed:
-            if former:
-                former.shut_down()
-                _running.clear()
+            release()
             _running.append(Engine(self.model, self._adapters(), arguments))
         return _running[0]
 
@@ -147,6 +145,13 @@ class VllmModel:
             **dict(self.engine_arguments),
             "trust_remote_code": False,
         }
+
+
+def release() -> None:
+    """Shut down the engine that is running, if one is."""
+    for engine in _running:
+        engine.shut_down()
+    _running.clear()
 
 
 @dataclass

@@ -1,0 +1,78 @@
+"""Which of two questions is preferred, and by whom: the evaluator, or the cold start."""
+
+from typing import Any
+
+import polars as pl
+
+from mkailin_assets.preferences.tables import ColdStartPreference, QuestionPreference
+from mkailin_assets.preferences.verdicts import by_cold_start, by_evaluator, to_judge
+
+ABOUT = {
+    "branch": "C04",
+    "mode": "corrected",
+    "measure": "lin",
+    "ic_source": "corpus",
+    "with_mentions": True,
+    "ic_snapshot": "MeSH 2026, 9 citations",
+}
+
+
+def pair(pmid: int, **changes: Any) -> dict[str, Any]:
+    one = {"chosen_role": "domain", "chosen_question": "Is one?", "chosen_score": 0.75}
+    other = {"rejected_role": "general", "rejected_question": "Is two?", "rejected_score": 0.5}
+    return ABOUT | one | other | {"pmid": pmid, "margin": 0.25, "kept": True, "reason": None} | changes
+
+
+def preferences(*rows: dict[str, Any]) -> pl.DataFrame:
+    schema = ColdStartPreference.create_empty().schema
+    empty = dict.fromkeys(schema)
+    return pl.DataFrame([empty | row for row in rows], schema=schema)
+
+
+def verdicts(*rows: tuple[int, str | None, float | None]) -> pl.DataFrame:
+    schema = {"pmid": pl.Int64, "preferred": pl.String, "difference": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+TIE = {"margin": 0.001, "kept": False, "reason": "tie: the scores are within 0.01"}
+
+
+def test_without_an_evaluator_the_cold_start_has_the_word() -> None:
+    made = QuestionPreference.validate(by_cold_start(preferences(pair(1), pair(2, **TIE))))
+    assert made["judge"].to_list() == ["cold start"] * 2
+    assert made["kept"].to_list() == [True, False]
+
+
+def test_an_evaluator_may_turn_a_pair_round_and_every_row_says_who_judged() -> None:
+    rows = preferences(pair(1), pair(2), pair(3))
+    made = by_evaluator(rows, verdicts((1, "second", -1.5), (2, "first", 0.5)), "learned")
+    turned, same, unjudged = QuestionPreference.validate(made).to_dicts()
+    assert (turned["chosen_role"], turned["chosen_question"], turned["chosen_score"]) == (
+        "general",
+        "Is two?",
+        0.5,
+    )
+    assert (turned["rejected_question"], turned["margin"], turned["evaluator_margin"]) == (
+        "Is one?",
+        -0.25,
+        1.5,
+    )
+    assert (same["chosen_question"], same["margin"], same["evaluator_margin"]) == ("Is one?", 0.25, 0.5)
+    assert [row["judge"] for row in (turned, same, unjudged)] == ["learned", "learned", "cold start"]
+    assert unjudged["evaluator_margin"] is None
+
+
+def test_a_tie_of_the_cold_start_teaches_what_the_evaluator_prefers() -> None:
+    (row,) = by_evaluator(preferences(pair(1, **TIE)), verdicts((1, "second", None)), "a judge").to_dicts()
+    assert (row["kept"], row["reason"], row["chosen_question"]) == (True, None, "Is two?")
+
+
+def test_where_the_evaluator_prefers_neither_the_reason_of_the_cold_start_stays() -> None:
+    (row,) = by_evaluator(preferences(pair(1, **TIE)), verdicts((1, None, 0.0)), "a judge").to_dicts()
+    assert (row["kept"], row["reason"], row["judge"]) == (False, TIE["reason"], "cold start")
+
+
+def test_a_missing_question_or_the_same_twice_is_not_judged() -> None:
+    alone = {"rejected_role": None, "rejected_question": None, "rejected_score": None, "margin": None}
+    rows = preferences(pair(1), pair(2, **alone), pair(3, rejected_question="is ONE?"))
+    assert to_judge(rows)["pmid"].to_list() == [1]
