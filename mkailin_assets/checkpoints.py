@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from mkailin_assets.adapters import AdapterRecord, AdapterTuning, model_of, read_record
 from mkailin_resources.models.engines import release_engines
 from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.storage import Storage, StorageError
 from mkailin_resources.trainees import Trainees
 
@@ -67,7 +68,9 @@ def publish_once(storage: Storage, kind: str, fingerprint: str, train: Train) ->
 
 def name_of(record: AdapterRecord) -> str:
     """What rows call a trained model."""
-    base = record.base or "random weights"
+    # A base in a folder is called by that alone: where it lies is nobody's business.
+    folder = ModelName(record.base).is_folder if record.base else False
+    base = (Path(record.base).name if folder else record.base) or "random weights"
     return f"mkailin-{record.name}-{record.fingerprint[:8]} ({base})"
 
 

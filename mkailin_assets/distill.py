@@ -26,10 +26,12 @@ from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAG
 from mkailin_assets.progress import console
 from mkailin_resources.models.interface import ModelUnavailable
 from mkailin_resources.nlm import NlmError, NlmServers
-from mkailin_resources.profiles import API_KEY, InvalidSetting, Settings, agents, entrez_query
+from mkailin_resources.profiles import API_KEY, InvalidSetting, Settings, agents, entrez_query, trainees
 from mkailin_resources.storage import Storage
 
 ANSWERS_SHOWN = 3
+# Their materialization needs the bases that are trained, and the model that judges.
+TRAINED_AGENTS = ("domain_generator", "general_generator", "evaluator_checkpoint", "preferred_generator")
 REPORT = ("reports", "benchmark_report.md")
 
 
@@ -59,6 +61,8 @@ class Distillation:
         if models and any(self._freshness.reason(*table) for table in wanted):
             for model in models:
                 model.check()
+        if any(self._freshness.reason(name, None) for name in TRAINED_AGENTS):
+            trainees(self._settings).check()
 
     def run(self, files: Sequence[str]) -> None:
         """Bring every stage up to date; raises `Incomplete` where what follows would have no ground."""

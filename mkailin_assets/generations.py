@@ -14,7 +14,8 @@ from mkailin_resources.models.licences import licence_of
 from mkailin_resources.storage import Storage
 
 # Tables whose rows name the fingerprints of the texts they were made of.
-TABLES_OF_TEXTS = ("candidate_questions", "distilled_questions", "generated_qa")
+TABLES_OF_TEXTS = ("candidate_questions", "question_preferences", "distilled_questions", "generated_qa")
+_NAMED = ("fingerprint", "fingerprints")
 
 
 def generation_metadata(tallies: Sequence[Tally], generation: Generation) -> dict[str, Any]:
@@ -117,7 +118,9 @@ def used_texts(storage: Storage) -> set[str]:
         for partition in storage.partitions_published_at(name):
             rows = storage.scan_table(name, partition)
             if rows is not None:
-                used.update(rows.select("fingerprint").drop_nulls().collect().to_series())
+                named = [pl.col(name) for name in _NAMED if name in rows.collect_schema()]
+                found = rows.select(pl.concat_list(named).list.explode().drop_nulls().alias("fingerprint"))
+                used.update(found.collect().to_series())
     return used
 
 

@@ -67,6 +67,13 @@ class Trainees:
             max_characters=max_characters,
         )
 
+    def check(self) -> None:
+        """Raise `ModelUnavailable` where a base or the judge is missing; quick, downloads nothing."""
+        for base in {base for base in self.bases.values() if base} if self.is_on else ():
+            self.engine(base).check()
+        if self.judge:
+            self.judge.check()
+
     def version(self, trainee: Trainee) -> str:
         """What the settings say of a trainee; changes with its base."""
         base = self.bases[trainee]

@@ -71,6 +71,7 @@ def test_a_model_has_the_licence_of_its_family(name: str, may_train: str, licenc
 
 def test_every_family_of_the_table_is_reached_by_a_name() -> None:
     names = [name for licences in ANSWERS.values() for names in licences.values() for name in names.split()]
+    names.append("mkailin-domain-e4e1190c (random weights)")
     assert {licence_of(name) for name in names} == {licence for _, licence in _FAMILIES}
 
 
@@ -84,3 +85,17 @@ def test_whoever_says_yes_or_no_says_why_and_where_it_is_written() -> None:
         assert isinstance(licence, Licence)
         assert licence.condition
         assert licence.source or licence.may_train == "ask"
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("mkailin-domain-e4e1190c (random weights)", "trained here from random weights"),
+        ("mkailin-preferred-99d751ab (random weights)", "trained here from random weights"),
+        ("mkailin-general-99d751ab (meta-llama/Llama-2-7b-hf)", "Llama 2"),
+        ("mkailin-general-99d751ab (Qwen/Qwen2.5-7B-Instruct)", "Qwen2.5"),
+        ("mkailin-general-99d751ab (somebody/some-model)", "unknown"),
+    ],
+)
+def test_a_trained_generator_has_the_licence_of_its_base(name: str, family: str) -> None:
+    assert licence_of(name).family.startswith(family)

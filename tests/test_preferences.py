@@ -5,13 +5,23 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
+from mkailin_assets.mesh.kailin import KailinSimilarity
 from mkailin_assets.mesh.similarity import HeadingSimilarity
 from mkailin_assets.mesh.tables import MeshDescriptor, MeshInformationContent
 from mkailin_assets.preferences import checks
-from mkailin_assets.preferences.assets import ColdStartConfig, cold_start_preferences
-from mkailin_assets.preferences.cold_start import ColdStartRules, prefer_by_mesh
+from mkailin_assets.preferences.assets import cold_start_preferences
+from mkailin_assets.preferences.cold_start import (
+    ColdStartRules,
+    DocumentSimilarity,
+    WithMentions,
+    prefer_by_mesh,
+    question_scores,
+    similarity_of,
+)
+from mkailin_assets.preferences.mentions import Mentions
 from mkailin_assets.preferences.tables import ColdStartPreference
 from mkailin_assets.questions.tables import CandidateContexts
 
@@ -25,7 +35,14 @@ TREE = {
     "D000006": ["F03"],
     "D000007": [],
 }
-HIERARCHY = MeshHierarchy(TREE)
+NAMES = {
+    "Tumour": "D000002",
+    "Breast Neoplasms": "D000003",
+    "Cancer, Breast": "D000003",
+    "Neoplasms": "D000001",
+}
+HIERARCHY = MeshHierarchy(TREE, NAMES)
+UNPLACED = "the source has no heading with a place in the hierarchy"
 SIMILARITY = HeadingSimilarity(HIERARCHY, HIERARCHY.intrinsic_ic(), "lin")
 
 
@@ -60,9 +77,22 @@ def candidates(*rows: dict[str, Any]) -> pl.DataFrame:
     return CandidateContexts.validate(table)
 
 
-def preferred(*rows: dict[str, Any], **rules: Any) -> pl.DataFrame:
-    table = prefer_by_mesh(candidates(*rows), SIMILARITY, ColdStartRules(**rules), "MeSH 2024, 10 citations")
+def preferred(
+    *rows: dict[str, Any], similarity: DocumentSimilarity = SIMILARITY, **rules: Any
+) -> pl.DataFrame:
+    table = prefer_by_mesh(candidates(*rows), similarity, ColdStartRules(**rules), "MeSH 2024, 10 citations")
     return ColdStartPreference.validate(table)
+
+
+def content() -> pl.DataFrame:
+    """Table MeshInformationContent of 9 citations, each heading on one."""
+    ic = HIERARCHY.intrinsic_ic()
+    rows = [
+        {"descriptor_ui": ui, "name": ui, "citations": HIERARCHY.descendants(ui) + 1, "all_citations": 9}
+        | {"corpus_ic": 0.5, "intrinsic_ic": ic[ui]}
+        for ui in TREE
+    ]
+    return pl.DataFrame(rows, schema=MeshInformationContent.create_empty().schema)
 
 
 def test_the_question_whose_contexts_are_nearer_in_mesh_is_chosen() -> None:
@@ -77,7 +107,82 @@ def test_the_question_whose_contexts_are_nearer_in_mesh_is_chosen() -> None:
     assert row["kept"]
     assert row["reason"] is None
     assert (row["measure"], row["ic_source"]) == ("lin", "corpus")
+    assert row["mode"] == "corrected"
     assert row["ic_snapshot"] == "MeSH 2024, 10 citations"
+
+
+def test_the_headings_that_a_question_names_count_as_so_many_contexts() -> None:
+    vague = candidate(1, "domain", ["D000005"], ["D000005"], question="Does it help?")
+    plain = candidate(1, "general", ["D000005"], ["D000005"], question="Does breast cancer recur?")
+    with_cancer = MeshHierarchy(TREE, {**NAMES, "Breast Cancer": "D000003"})
+    similarity = WithMentions(SIMILARITY, Mentions(with_cancer.names), 3.0)
+    row = preferred(vague, plain, similarity=similarity, mention_weight=3).row(0, named=True)
+    far = SIMILARITY.best_match_average(["D000003"], ["D000005"])
+    assert row["chosen_role"] == "general"
+    assert row["chosen_score"] == pytest.approx((2 * far + 3 * 1) / 5)
+    assert row["rejected_score"] == pytest.approx(far)
+    assert row["mention_weight"] == 3
+
+
+def test_a_question_that_found_nothing_has_no_score_whatever_it_names() -> None:
+    similarity = WithMentions(SIMILARITY, Mentions(NAMES), 2.0)
+    asks = {"question": "Do breast neoplasms grow?"}
+    unfound, unscorable = candidate(1, "domain", **asks), candidate(1, "general", ["D000007"], [], **asks)
+    assert question_scores(candidates(unfound, unscorable), similarity).is_empty()
+
+
+def test_a_name_is_found_as_whole_words_in_any_case_and_the_longest_counts() -> None:
+    named = Mentions(NAMES).named_in(
+        [
+            "Are BREAST-NEOPLASMS neoplasms?",
+            "Is cancer (breast) a tumour, and the tumour a problem?",
+            "Are tumours seen?",
+            "",
+            "?!",
+        ]
+    )
+    assert named == [["D000003", "D000001"], ["D000003", "D000002"], [], [], []]
+    assert Mentions({}).named_in(["Tumour?"]) == [[]]
+
+
+def test_rules_make_the_similarity_they_name() -> None:
+    pair = (["D000003"], ["D000004"])
+
+    def score(**rules: Any) -> float:
+        similarity = similarity_of(HIERARCHY, content(), ColdStartRules(**rules))
+        return float(similarity.best_match_averages(*[[side] for side in pair])[0])
+
+    assert score(ic_source="intrinsic") == SIMILARITY.best_match_average(*pair)
+    assert score(ic_source="corpus", measure="resnik") == 0.5
+    assert isinstance(similarity_of(HIERARCHY, content(), ColdStartRules()), WithMentions)
+    assert isinstance(
+        similarity_of(HIERARCHY, content(), ColdStartRules(mention_weight=0)), HeadingSimilarity
+    )
+
+
+def test_in_the_published_formula_measure_and_ic_do_not_apply_and_the_row_says_so() -> None:
+    rules = ColdStartRules(mode="kailin_compat", measure="resnik", ic_source="intrinsic")
+    similarity = similarity_of(HIERARCHY, content(), rules)
+    assert isinstance(similarity, KailinSimilarity)
+    pair = [candidate(1, "domain", ["D000003"]), candidate(1, "general", ["D000006"])]
+    row = preferred(*pair, similarity=similarity, mode="kailin_compat", measure="resnik").row(0, named=True)
+    assert (row["chosen_role"], row["chosen_score"], row["rejected_score"]) == ("domain", 1, 0)
+    about = [row[name] for name in ("mode", "measure", "ic_source", "mention_weight")]
+    assert about == ["kailin_compat", "kailin", "kailin", 0]
+
+
+def test_other_rules_have_another_version() -> None:
+    versions = {
+        ColdStartRules(**rules).version() for rules in ({}, {"margin": 0.02}, {"mode": "kailin_compat"})
+    }
+    assert len(versions) == 3
+    assert ColdStartRules().version() == ColdStartRules(margin=0.01).version()
+
+
+@pytest.mark.parametrize("rules", [{"mode": "published"}, {"mention_weight": -1}, {"measure": "kailin"}])
+def test_rules_that_do_not_exist_are_refused(rules: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ColdStartRules(**rules)
 
 
 def test_a_score_is_the_mean_over_the_contexts_that_have_scorable_headings() -> None:
@@ -114,9 +219,19 @@ def test_a_score_is_the_mean_over_the_contexts_that_have_scorable_headings() -> 
         pytest.param(
             {"heading_uis": ["D000007"]},
             {"heading_uis": ["D000007"]},
-            "the source has no heading with a place in the hierarchy",
+            UNPLACED,
             "domain",
             id="source not scorable",
+        ),
+        pytest.param(
+            {"heading_uis": []}, {"heading_uis": []}, UNPLACED, "domain", id="source without headings"
+        ),
+        pytest.param(
+            {"heading_uis": ["D999999", "Unheard Of"]},
+            {"heading_uis": ["D999999", "Unheard Of"]},
+            UNPLACED,
+            "domain",
+            id="source unknown to the release",
         ),
         pytest.param(
             {"contexts": []},
@@ -185,25 +300,17 @@ def test_the_asset_scores_with_the_information_content_that_is_configured() -> N
         ],
         schema=MeshDescriptor.create_empty().schema,
     )
-    ic = HIERARCHY.intrinsic_ic()
-    content = pl.DataFrame(
-        [
-            {"descriptor_ui": ui, "name": ui, "all_citations": 1234, "corpus_ic": 0.5, "intrinsic_ic": ic[ui]}
-            for ui in TREE
-        ],
-        schema=MeshInformationContent.create_empty().schema,
-    )
     pair = candidates(candidate(1, "domain", ["D000005"]), candidate(1, "general", ["D000004"]))
 
-    def materialized(**config: Any) -> dict[str, Any]:
-        output = cold_start_preferences(pair, descriptors, content, config=ColdStartConfig(**config))
+    def materialized(**rules: Any) -> dict[str, Any]:
+        output = cold_start_preferences(pair, descriptors, content(), mesh_rules=ColdStartRules(**rules))
         assert isinstance(output, dg.Output)
         assert output.metadata["kept"].value == int(output.value["kept"].sum())
         return ColdStartPreference.validate(output.value).row(0, named=True)
 
     by_tree = materialized(ic_source="intrinsic")
     assert by_tree["chosen_score"] == SIMILARITY.best_match_average(["D000003"], ["D000004"])
-    assert by_tree["ic_snapshot"] == "MeSH 2024, 1,234 citations"
+    assert by_tree["ic_snapshot"] == "MeSH 2024, 9 citations"
     flat = materialized(ic_source="corpus", measure="resnik")
     assert (flat["chosen_score"], flat["rejected_score"]) == (0.5, 0.5)
     assert (flat["measure"], flat["ic_source"]) == ("resnik", "corpus")

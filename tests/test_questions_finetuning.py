@@ -149,23 +149,29 @@ def test_what_is_trained_on_is_what_an_engine_reads_and_writes(tuned: SimpleName
         assert engine.tokenizer.decode(asked).removesuffix('"}') == row["question"]
 
 
-def test_the_held_out_loss_is_that_of_the_question_alone_and_goes_down(tuned: SimpleNamespace) -> None:
+def nats(base: ModelName, table: pl.DataFrame, whole_reply: bool) -> float:
+    """Mean negative log-likelihood of a token of the questions, or of the whole replies, under a base."""
     import torch
 
-    base = ModelName(str(tuned.folder / "base"))
     model = load_base(base, "CAUSAL_LM", seed=0)
-    encoder = QuestionEncoder(load_tokenizer(base), tuned.record.max_characters, TINY.max_length)
-    total, count = 0.0, 0
-    for row in tiny_exemplars().filter(split="held_out").iter_rows(named=True):
+    encoder = QuestionEncoder(load_tokenizer(base), TINY.max_characters, 2048)
+    each: list[float] = []
+    for row in table.iter_rows(named=True):
         encoded = encoder.encode(row, row["question"])
+        first, last = (0, len(encoded.reply)) if whole_reply else (encoded.first, encoded.last)
         tokens = encoded.prompt + encoded.reply
         with torch.inference_mode():
             chances = model(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
-        for place in range(len(encoded.prompt) + encoded.first, len(encoded.prompt) + encoded.last):
-            total -= chances[place - 1, tokens[place]].item()
-            count += 1
+        places = range(len(encoded.prompt) + first, len(encoded.prompt) + last)
+        each += [-chances[place - 1, tokens[place]].item() for place in places]
+    return sum(each) / len(each)
+
+
+def test_the_held_out_loss_is_that_of_the_question_alone_and_goes_down(tuned: SimpleNamespace) -> None:
+    base = ModelName(str(tuned.folder / "base"))
+    before = nats(base, tiny_exemplars().filter(split="held_out"), whole_reply=False)
     curve = tuned.record.course.curve
-    assert curve.validation[0] == (0, pytest.approx(total / count, rel=1e-4))
+    assert curve.validation[0] == (0, pytest.approx(before, rel=1e-4))
     assert curve.validation[-1][0] == tuned.record.course.steps == 50
     assert curve.validation[-1][1] < 0.5 * curve.validation[0][1]
     assert curve.train[-1][1] < 0.2 * curve.train[0][1]
@@ -364,15 +370,18 @@ def test_two_small_llamas_of_the_same_exemplars_have_other_weights(
     assert other.sha256[name] != tuned.record.sha256[name]
 
 
-def test_batches_that_are_accumulated_weigh_as_one(hub_like: Path, tmp_path: Path) -> None:
-    one = TINY.model_copy(update={"max_steps": 1, "batch_size": 16, "accumulation": 1})
+def test_the_loss_is_that_of_the_whole_reply_and_accumulated_batches_weigh_as_one(
+    hub_like: Path, tmp_path: Path
+) -> None:
+    one = TINY.model_copy(update={"max_steps": 1, "batch_size": 16, "accumulation": 1, "max_length": 1024})
     four = one.model_copy(update={"batch_size": 4, "accumulation": 4})
     base = ModelName(str(hub_like))
     losses = [
         tune(tmp_path / str(settings.batch_size), settings, base).course.curve.train[0][1]
         for settings in (one, four)
     ]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    expected = nats(base, tiny_exemplars().filter(split="train"), whole_reply=True)
+    assert losses == [pytest.approx(expected, rel=1e-4)] * 2
 
 
 def test_an_adapter_over_a_base_of_the_hub_is_one_that_every_engine_takes(

@@ -12,7 +12,7 @@ ABOUT = {
     "mode": "corrected",
     "measure": "lin",
     "ic_source": "corpus",
-    "with_mentions": True,
+    "mention_weight": 2.0,
     "ic_snapshot": "MeSH 2026, 9 citations",
 }
 
@@ -31,7 +31,8 @@ def preferences(*rows: dict[str, Any]) -> pl.DataFrame:
 
 def verdicts(*rows: tuple[int, str | None, float | None]) -> pl.DataFrame:
     schema = {"pmid": pl.Int64, "preferred": pl.String, "difference": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    told = pl.DataFrame(rows, schema=schema, orient="row")
+    return told.with_columns(fingerprints=pl.concat_list(pl.format("text {}", "pmid")))
 
 
 TIE = {"margin": 0.001, "kept": False, "reason": "tie: the scores are within 0.01"}
@@ -60,6 +61,7 @@ def test_an_evaluator_may_turn_a_pair_round_and_every_row_says_who_judged() -> N
     assert (same["chosen_question"], same["margin"], same["evaluator_margin"]) == ("Is one?", 0.25, 0.5)
     assert [row["judge"] for row in (turned, same, unjudged)] == ["learned", "learned", "cold start"]
     assert unjudged["evaluator_margin"] is None
+    assert [row["fingerprints"] for row in (turned, unjudged)] == [["text 1"], []]
 
 
 def test_a_tie_of_the_cold_start_teaches_what_the_evaluator_prefers() -> None:

@@ -114,9 +114,10 @@ def trials_of(judged: JudgedSet, seed: int) -> pl.DataFrame:
 
 
 def trial_contexts(trials: pl.DataFrame, judged: JudgedSet, searcher: Searcher, k: int) -> pl.DataFrame:
-    """The k best contexts of each question of `trials_of` for the document of its trial: CandidateContexts.
+    """The k best contexts of each question of `trials_of`, for the document of its trial.
 
-    The role is "own" or the distractor. `searcher` searches the documents (`ContextStore.over`).
+    The columns of CandidateContexts; the role is "own" or the distractor. `searcher` searches the documents
+    (`ContextStore.over`).
     """
     of_trials = trials.filter(pl.col("reason").is_null())
     own = of_trials.select("pmid", "branch", question="own_question", role=pl.lit(OWN)).unique(
@@ -237,7 +238,7 @@ def _no_trial(branch: str | None, distractor: str, other: int | None) -> str | N
 
 def _variants(rules: ColdStartRules) -> list[ColdStartRules]:
     """These rules first, each other once."""
-    alone = rules.model_copy(update={"mode": "corrected", "with_mentions": False})
+    alone = rules.model_copy(update={"mode": "corrected", "mention_weight": 0.0})
     mixed = [
         rules.model_copy(update={"mode": "corrected", "measure": measure, "ic_source": source})
         for source in ("corpus", "intrinsic")
@@ -250,7 +251,7 @@ def _variants(rules: ColdStartRules) -> list[ColdStartRules]:
 def _wording(rules: ColdStartRules) -> str:
     if rules.mode == "kailin_compat":
         return rules.mode
-    return f"{rules.measure}, {rules.ic_source}" + ("" if rules.with_mentions else ", contexts alone")
+    return f"{rules.measure}, {rules.ic_source}" + ("" if rules.mention_weight else ", contexts alone")
 
 
 def _share(preferred: Sequence[str]) -> dict[str, float | None]:

@@ -40,16 +40,21 @@ from mkailin_resources.trainees import Trainees
 
 SEED = 20
 _SIDES = ("first", "second")
-# Of each pair: pmid, preferred ("first", "second" or null), in_order and swapped likewise, and difference
-# (the score of the first minus the second, null where there are no scores).
+# Of each pair: pmid, preferred ("first", "second" or null), in_order and swapped likewise, difference (the
+# score of the first minus the second, null without scores) and fingerprints of the texts that a model wrote.
 Judge = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an evaluator came to on held-out citations; `agreed` is by branch, with all in the first row."""
+    """What an evaluator came to on held-out citations; `agreed` is by branch, with all in the first row.
+
+    `by_role` is the agreement of who always prefers the generator that wins more often: to learn no more than
+    that is to learn no more than a style.
+    """
 
     agreed: pl.DataFrame
+    by_role: float | None
     calibration: Calibration | None
     bias: PositionBias
     identification: Identification
@@ -124,7 +129,12 @@ def learned(evaluator: Evaluator) -> Judge:
         preferred = preferred_by_score(first, second)
         swapped = preferred_by_score(second, first).replace({"first": "second", "second": "first"})
         return pairs.select(
-            "pmid", preferred=preferred, in_order=preferred, swapped=swapped, difference=first - second
+            "pmid",
+            preferred=preferred,
+            in_order=preferred,
+            swapped=swapped,
+            difference=first - second,
+            fingerprints=pl.lit([], pl.List(pl.String)),
         )
 
     return verdicts
@@ -135,7 +145,7 @@ def asked(generator: TextGenerator, ask: Ask) -> Judge:
 
     def verdicts(pairs: pl.DataFrame) -> pl.DataFrame:
         return judged(pairs, generator, ask).select(
-            "pmid", "preferred", "in_order", "swapped", difference=pl.lit(None, pl.Float64)
+            "pmid", "preferred", "in_order", "swapped", "fingerprints", difference=pl.lit(None, pl.Float64)
         )
 
     return verdicts
@@ -156,6 +166,7 @@ def measure(judge: Judge, pairs: pl.DataFrame, similarity: DocumentSimilarity, m
     differences = verdicts["difference"].drop_nulls().to_list()
     return Measured(
         agreed=agreement(verdicts),
+        by_role=_by_role(pairs.filter("kept", split="train"), of_cold_start),
         calibration=calibration(differences) if differences else None,
         bias=position_bias(verdicts),
         identification=_identification(judge, held_out.head(most), similarity),
@@ -186,6 +197,7 @@ def checkpoint_row(
         agreement=overall["agreement"],
         agreement_low=overall["low"],
         agreement_high=overall["high"],
+        by_role=measured.by_role,
         calibration_error=calibrated and calibrated.expected_error,
         position_bias=bias and bias.value,
         trials=told.trials,
@@ -210,16 +222,27 @@ def name_of_evaluator(evaluator: Evaluator) -> str:
     return name_of(evaluator.record)
 
 
+def _by_role(train: pl.DataFrame, held_out: pl.DataFrame) -> float | None:
+    if train.is_empty() or held_out.is_empty():
+        return None
+    favourite = train["first_role"].mode().sort()[0]
+    return float((held_out["first_role"] == favourite).sum()) / held_out.height
+
+
 def _identification(judge: Judge, pairs: pl.DataFrame, similarity: DocumentSimilarity) -> Identification:
-    questions = pairs.select(
-        "pmid",
-        "branch",
-        "title",
-        "abstract",
-        "heading_uis",
-        question="first_question",
-        contexts="first_contexts",
-        context_titles="first_context_titles",
+    # Both questions of a citation, of which one is drawn: the one that the cold start chose would favour it.
+    questions = pl.concat(
+        pairs.select(
+            "pmid",
+            "branch",
+            "title",
+            "abstract",
+            "heading_uis",
+            question=f"{side}_question",
+            contexts=f"{side}_contexts",
+            context_titles=f"{side}_context_titles",
+        )
+        for side in _SIDES
     )
     trials = identification_trials(questions, SEED).filter(pl.col("reason").is_null())
     if trials.is_empty():

@@ -28,7 +28,9 @@ class ColdStartPreference(dy.Schema):
     mode = dy.String(description="Formula of the scores: corrected or kailin_compat")
     measure = dy.String(description="lin, resnik, jiang_conrath or rel; kailin: that formula's own mix")
     ic_source = dy.String(description="Information content: corpus or intrinsic; kailin: its own")
-    with_mentions = dy.Bool(description="Whether headings that a question names counted as a context")
+    mention_weight = dy.Float64(
+        min=0, description="As how many contexts the headings counted that a question names"
+    )
     ic_snapshot = dy.String(description="MeSH year and number of citations behind it")
 
 
@@ -46,6 +48,9 @@ class EvaluatorCheckpoint(dy.Schema):
     agreement = dy.Float64(nullable=True, description="Share of those it decides as the cold start does")
     agreement_low = dy.Float64(nullable=True, description="Lower end of its 95% interval")
     agreement_high = dy.Float64(nullable=True, description="Upper end of its 95% interval")
+    by_role = dy.Float64(
+        nullable=True, description="Agreement of who always prefers the generator that wins more often"
+    )
     calibration_error = dy.Float64(nullable=True, description="Expected calibration error of a learned one")
     position_bias = dy.Float64(nullable=True, description="Share of verdicts that change with the order")
     trials = dy.Int64(min=0, description="Trials: a citation's own question against another citation's")
@@ -63,6 +68,7 @@ class QuestionPreference(ColdStartPreference):
 
     judge = dy.String(description="What judged the pair: the evaluator's name, or cold start")
     evaluator_margin = dy.Float64(nullable=True, description="Chosen minus rejected score of the evaluator")
+    fingerprints = dy.List(dy.String(), description="Hashes of what decided a language model's verdicts")
 
 
 class PreferredGenerator(TrainedGenerator):

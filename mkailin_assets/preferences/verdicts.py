@@ -8,7 +8,9 @@ from mkailin_assets.preferences.tables import COLD_START, QuestionPreference
 def by_cold_start(preferences: pl.DataFrame) -> pl.DataFrame:
     """A `QuestionPreference` table that says what a `ColdStartPreference` table says."""
     return preferences.with_columns(
-        judge=pl.lit(COLD_START), evaluator_margin=pl.lit(None, pl.Float64)
+        judge=pl.lit(COLD_START),
+        evaluator_margin=pl.lit(None, pl.Float64),
+        fingerprints=pl.lit([], pl.List(pl.String)),
     ).select(QuestionPreference.create_empty().columns)
 
 
@@ -22,13 +24,15 @@ def by_evaluator(preferences: pl.DataFrame, verdicts: pl.DataFrame, evaluator: s
     """A `QuestionPreference` table in which an evaluator has the word where it has a verdict.
 
     `verdicts` has a row for some of the citations of `preferences` (`ColdStartPreference`): pmid, preferred
-    ("first" for the question that the cold start chose, "second" for the other, null for neither) and
-    `difference` (the evaluator's score of the first minus the second, null where it gives none). A pair with
+    ("first" for the question that the cold start chose, "second" for the other, null for neither),
+    `difference` (the evaluator's score of the first minus the second, null where it gives none) and
+    `fingerprints` of what a language model wrote. A pair with
     a verdict is one to learn from, whatever the margin of its MeSH scores; where the evaluator has none, the
     cold start's verdict and reason stand.
     """
+    given = verdicts.select("pmid", "preferred", "difference", written="fingerprints")
     rows = by_cold_start(preferences).join(
-        verdicts.select("pmid", "preferred", "difference"),
+        given,
         on="pmid",
         how="left",
         validate="1:1",
@@ -48,6 +52,7 @@ def by_evaluator(preferences: pl.DataFrame, verdicts: pl.DataFrame, evaluator: s
         margin=pl.when(turned).then(-pl.col("margin")).otherwise("margin"),
         kept=judged | pl.col("kept"),
         reason=pl.when(~judged).then("reason"),
+        fingerprints=pl.coalesce("written", "fingerprints"),
         judge=pl.when(judged).then(pl.lit(evaluator)).otherwise("judge"),
         evaluator_margin=pl.when(turned).then(-pl.col("difference")).when(judged).then("difference"),
     ).select(QuestionPreference.create_empty().columns)

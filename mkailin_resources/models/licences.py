@@ -44,6 +44,16 @@ _FAMILIES: tuple[tuple[str, Licence], ...] = (
         Licence("extractive agents", _APACHE, "yes", "rules of this project, no model", "LICENSE"),
     ),
     (
+        r"^mkailin-\w+-[0-9a-f]{8} \(random weights\)$",
+        Licence(
+            "trained here from random weights",
+            "none but that of its data",
+            "yes",
+            "what it was trained on: your citations, and BioASQ's questions if you named them",
+            "training.json of the checkpoint",
+        ),
+    ),
+    (
         r"biomistral",
         Licence(
             "BioMistral",
