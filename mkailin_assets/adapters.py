@@ -230,7 +230,7 @@ def arguments(settings: AdapterTuning, examples: int, held_out: int, checkpoints
         "seed": settings.seed,
         "data_seed": settings.seed,
         "use_cpu": not on_gpu,
-        "bf16": on_gpu,
+        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
         "gradient_checkpointing": on_gpu,
         "dataloader_pin_memory": False,
         "report_to": "none",

@@ -78,8 +78,6 @@ def train_to_the_end(trainer: Any, checkpoints: Path, log: Callable[[str], None]
     trainer.model.eval()
     _check_weights(trainer.model, trainer.state.global_step, trainer.args.learning_rate)
     history = trainer.state.log_history
-    if trainer.eval_dataset is not None and curve_of(history, "eval_loss")[-1][0] < trainer.args.max_steps:
-        trainer.evaluate()
     return TrainingCourse(
         steps=trainer.state.global_step,
         resumed_at=step,

@@ -9,6 +9,28 @@ import pytest
 from distillation import Distilled, distill, sample_environment
 from upath import UPath
 
+# Groups of tests that take more than ten seconds, the longest first.
+LONGEST = (
+    "test_vllm",
+    "test_distill",
+    "distilled",
+    "test_retrieval_finetuning",
+    "test_models_end_to_end",
+    "mesh_2024",
+    "test_generation_store",
+    "test_retrieval_checkpoint",
+    "test_corpus_carries_through",
+    "test_pubmed_fuzz",
+    "test_retrieval_index",
+    "test_automation",
+    "test_eutils",
+    "test_nlm",
+    "test_retrieval_encoders",
+    "test_transformers_model",
+    "test_storage",
+    "test_endpoint",
+)
+
 
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Bytes are not named by content: gzip writes the time into them, and workers must agree on names."""
@@ -16,9 +38,28 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker for each file, whose fixtures it shares; one for all that need the distilled sample."""
-    shared = "distilled" in getattr(item, "fixturenames", ())
-    item.add_marker(pytest.mark.xdist_group("distilled" if shared else item.path.stem))
+    """One worker for each file, whose fixtures it shares; one for all that need the same costly thing."""
+    if "distilled" in getattr(item, "fixturenames", ()):
+        group = "distilled"
+    elif hasattr(getattr(item, "module", None), "mesh_2024"):
+        group = "mesh_2024"
+    else:
+        group = item.path.stem
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest groups first: one begun at the end would leave the other worker without work."""
+    if hasattr(config, "workerinput") and any(not item.nodeid.endswith(f"@{_group(item)}") for item in items):
+        raise pytest.UsageError("pytest-xdist does not see the groups: each worker would make every fixture")
+    place = {group: number for number, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(_group(item), len(place)))
+
+
+def _group(item: pytest.Item) -> str:
+    (mark,) = item.iter_markers("xdist_group")
+    return str(mark.args[0])
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +75,7 @@ def real_data() -> Path:
 def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     """The sample distilled for three branches, once for all tests; they may add to it, not spoil it."""
     root = tmp_path_factory.mktemp("distilled")
-    environment = sample_environment(root, "C04 C10 F03")
+    environment = sample_environment(root, "C04 C06 C08")
     done = distill(environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return Distilled(environment, root / "tables", done.stdout)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "mkailin_assets.distill"]
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,31 @@ class Distilled:
 
 def distill(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """`make distill` without the environment part, in a process of its own."""
-    home = Path(environment["DAGSTER_HOME"])
-    home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
     return subprocess.run(
-        [sys.executable, "-m", "mkailin_assets.distill"],
+        COMMAND,
         cwd=REPOSITORY,
-        env={**os.environ, **environment},
+        env=_with_home(environment),
         capture_output=True,
         text=True,
         check=False,
         timeout=280,
     )
+
+
+def begin(environment: dict[str, str], output: Path) -> "subprocess.Popen[bytes]":
+    """The same, under way; what it prints is added to a file."""
+    with output.open("ab") as file:
+        return subprocess.Popen(
+            COMMAND, cwd=REPOSITORY, env=_with_home(environment), stdout=file, stderr=subprocess.STDOUT
+        )
+
+
+def _with_home(environment: dict[str, str]) -> dict[str, str]:
+    home = Path(environment["DAGSTER_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
+    return {**os.environ, **environment}
 
 
 def sample_environment(root: Path, branches: str) -> dict[str, str]:

@@ -40,12 +40,16 @@ Made = tuple[int, str, str | None]
 
 @dataclass(frozen=True)
 class States:
-    """Tables before the update, with the corpus alone made again, and after; PMIDs that the update names."""
+    """Tables before the update, with the corpus alone made again, and after; PMIDs that the update names.
+
+    `made_since` is what the update had made, `made` the part of it that came after the corpus alone.
+    """
 
     before: Path
     corpus_alone: Path
     after: Path
     made: set[Made]
+    made_since: set[Made]
 
     def touched(self) -> set[int]:
         what = ["pmid", "state", "content_hash", "home_branch"]
@@ -81,11 +85,13 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[States]:
     with dg.DagsterInstance.ephemeral(str(root)) as instance:
         bring_up_to_date(*FILES[:2])
         shutil.copytree(tables, root / "before")
+        first = _materializations(instance)
         bring_up_to_date(*FILES, corpus_alone=True)
         shutil.copytree(tables, root / "corpus_alone")
         earlier = _materializations(instance)
         bring_up_to_date(*FILES)
-        yield States(root / "before", root / "corpus_alone", tables, _materializations(instance) - earlier)
+        made = _materializations(instance)
+        yield States(root / "before", root / "corpus_alone", tables, made - earlier, made - first)
 
 
 def _materializations(instance: dg.DagsterInstance) -> set[Made]:
@@ -106,6 +112,14 @@ def test_the_update_revises_retracts_deletes_and_adds(states: States) -> None:
     named = pl.read_parquet(states.after / "current_citations.parquet").filter(pubmed_file=UPDATE)
     assert {"current", "retracted", "deleted"} == set(named["state"])
     assert len(states.touched()) == 13
+
+
+def test_an_update_changes_the_index_and_not_the_encoder(states: States) -> None:
+    made = {asset for _, asset, _ in states.made_since}
+    assert "context_index" in made
+    assert "retriever_checkpoint" not in made
+    encoders = [root / "retriever_checkpoint.parquet" for root in (states.before, states.after)]
+    assert encoders[0].stat().st_mtime_ns == encoders[1].stat().st_mtime_ns
 
 
 @pytest.mark.parametrize("asset", BRANCH_TABLES)
@@ -139,7 +153,7 @@ def test_a_retracted_or_deleted_citation_leaves_every_table(states: States, asse
     assert not rows(states.after, asset)["pmid"].is_in(gone).any()
 
 
-def test_the_corpus_is_right_before_any_branch_is_made_again(states: States) -> None:
+def test_the_corpus_is_right_before_any_branch_is_made_since(states: States) -> None:
     assert rows(states.corpus_alone, "evaluated_qa").equals(rows(states.before, "evaluated_qa"))
     exclusions = pl.read_parquet(states.corpus_alone / "corpus_exclusions.parquet").filter(stage="source")
     assert {"source retracted", "source deleted", "source revised since", "context retracted"} <= set(
@@ -156,7 +170,7 @@ def test_the_corpus_is_right_before_any_branch_is_made_again(states: States) -> 
     assert set(recalled["pubmed_file"]) == {UPDATE}
 
 
-def test_recalls_of_the_first_corpus_stay_when_the_branches_are_made_again(states: States) -> None:
+def test_recalls_of_the_first_corpus_stay_when_the_branches_are_made_since(states: States) -> None:
     alone, after = (
         pl.read_parquet(root / "corpus_recalls.parquet") for root in (states.corpus_alone, states.after)
     )

@@ -8,11 +8,7 @@ import polars as pl
 import pytest
 from mesh_2024 import descriptors, tree
 
-from mkailin_assets.evaluation.judgements import JudgedSet
-from mkailin_assets.evaluation.pubmedqa import Benchmark, read_pubmedqa
-from mkailin_assets.mesh.hierarchy import MeshHierarchy, count_annotations, information_content
-from mkailin_assets.mesh.tables import MeshDescriptor
-from mkailin_assets.preferences.audit import (
+from mkailin_assets.evaluation.audit import (
     NO_BRANCH,
     Judgement,
     audited_sets,
@@ -23,9 +19,13 @@ from mkailin_assets.preferences.audit import (
     trials_of,
     verdicts_by_score,
 )
-from mkailin_assets.preferences.cold_start import ColdStartRules
+from mkailin_assets.evaluation.judgements import JudgedSet
+from mkailin_assets.evaluation.pubmedqa import Benchmark, read_pubmedqa
+from mkailin_assets.evaluation.tables import DISTRACTORS, EvaluatorAudit
+from mkailin_assets.mesh.hierarchy import MeshHierarchy, count_annotations, information_content
+from mkailin_assets.mesh.tables import MeshDescriptor
+from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_of
 from mkailin_assets.preferences.evaluator import evaluator_text
-from mkailin_assets.preferences.tables import DISTRACTORS, EvaluatorAudit
 from mkailin_assets.questions.candidates import document_of
 from mkailin_resources.embeddings.corpus import CorpusEncoder
 from mkailin_resources.index import CITATION, ContextStore
@@ -325,12 +325,10 @@ def test_the_cold_start_tells_the_real_questions_of_pubmedqa(
     counts = count_annotations(hierarchy, [of.documents["heading_uis"]])
     trials = trials_of(of, seed=20)
     contexts = trial_contexts(trials, of, searcher(of, storage, tmp_path), 4)
-    rules = ColdStartRules()
     table = information_content(descriptors(real_data), hierarchy, counts)
-    judgements = cold_start_judgements(trials, contexts, hierarchy, table, rules)
-    audit = EvaluatorAudit.validate(evaluator_audit(SOURCE, trials, judgements))
-    print(audit)
-    in_use, named = audit.filter(judge=judgements[0].judge), dict(zip(DISTRACTORS, (0.95, 0.85), strict=True))
-    assert in_use["trials"].min() > 480
-    for row in in_use.iter_rows(named=True):
-        assert row["accuracy"] >= named[row["distractor"]]
+    score = question_scores(contexts, similarity_of(hierarchy, table, ColdStartRules()))
+    judgement = Judgement("cold start", verdicts_by_score(trials, score), ColdStartRules())
+    other, same = evaluator_audit(SOURCE, trials, [judgement]).to_dicts()
+    assert min(other["trials"], same["trials"]) > 480
+    assert other["accuracy"] >= 0.95
+    assert same["accuracy"] >= 0.85

@@ -1,18 +1,17 @@
 """The lineage with a model behind an endpoint that fails, killed amid its calls, counted at the server."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pytest
-from distillation import REPOSITORY, distill, sample_environment
-from model_server import Fault, ModelServer, Stats, model_server
+from distillation import begin, distill, sample_environment
+from model_server import Fault, Stats, model_server
 
 from mkailin_resources.generation import CUT_OFF, EMPTY
 from mkailin_resources.storage import Storage
@@ -31,29 +30,35 @@ FAULTS = [
 ]
 
 
-def begin(settings: dict[str, str], output: Path) -> "subprocess.Popen[bytes]":
-    home = Path(settings["DAGSTER_HOME"])
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").symlink_to(REPOSITORY / "dagster.yaml")
-    command = [sys.executable, "-m", "mkailin_assets.distill"]
-    with output.open("wb") as file:
-        return subprocess.Popen(
-            command, cwd=REPOSITORY, env={**os.environ, **settings}, stdout=file, stderr=subprocess.STDOUT
-        )
+class AfterKills(NamedTuple):
+    """What there is after two runs that were killed with -9 and the one that took them up."""
+
+    storage: Storage
+    stats: Stats
+    said: str
+    published: list[dict[Path, int]]  # after each kill, when each table was written
 
 
-def wait_for(server: ModelServer, answers: int) -> None:
+def killed(settings: dict[str, str], output: Path, ready: Callable[[], bool]) -> dict[Path, int]:
+    """Kill a run as soon as something is so; the tables there are, and when each was written."""
+    run = begin(settings, output)
     deadline = time.monotonic() + 120
-    while sum(server.stats().answered.values()) < answers:
-        assert time.monotonic() < deadline, "the lineage did not come to its model"
+    while not ready():
+        assert time.monotonic() < deadline, "the lineage did not come so far"
         time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    return tables(Path(settings["MKAILIN_STORAGE"]))
+
+
+def tables(root: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in (root / "tables").rglob("*.parquet")}
 
 
 @pytest.fixture(scope="module")
-def after_a_kill(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Stats, str]:
-    """What there is after a run that was killed with -9 and the one that took it up."""
+def after_kills(tmp_path_factory: pytest.TempPathFactory) -> AfterKills:
     folder = tmp_path_factory.mktemp("end_to_end")
-    root = folder / "root"
+    root, output = folder / "root", folder / "killed runs"
     with model_server(folder, faults=FAULTS, delay_s=0.3, key=KEY) as server:
         settings = sample_environment(root, BRANCH) | {
             "MKAILIN_PROFILE": "gpu",
@@ -62,23 +67,36 @@ def after_a_kill(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, Sta
             "MKAILIN_CONCURRENCY": str(IN_FLIGHT),
             "MKAILIN_API_KEY": KEY,
         }
-        run = begin(settings, folder / "first run")
-        wait_for(server, 30)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        parsed = root / "tables" / "pubmed_citations"
+        published = [
+            killed(settings, output, lambda: any(parsed.glob("*.parquet"))),
+            killed(settings, output, lambda: sum(server.stats().answered.values()) >= 30),
+        ]
         server.plan = replace(server.plan, delay_s=0.0)
         server.restart()
         done = distill(settings)
         assert done.returncode == 0, done.stdout + done.stderr
-        said = (folder / "first run").read_text() + done.stdout + done.stderr
-        return Storage(root=str(root)), server.stats(), said
+        said = output.read_text() + done.stdout + done.stderr
+        return AfterKills(Storage(root=str(root)), server.stats(), said, published)
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_taken_up_where_it_stopped(after_kills: AfterKills) -> None:
+    root = Path(after_kills.storage.root)
+    now = tables(root)
+    assert root / "tables" / "benchmark_report.parquet" in now
+    parsed, asked = after_kills.published
+    assert parsed
+    assert parsed.keys() < asked.keys() < now.keys()
+    for published in (parsed, asked):
+        assert {file: now[file] for file in published} == published
 
 
 @pytest.mark.slow
 def test_no_answer_that_was_kept_is_paid_for_twice(
-    after_a_kill: tuple[Storage, Stats, str],
+    after_kills: AfterKills,
 ) -> None:
-    _, stats, said = after_a_kill
+    _, stats, said, _ = after_kills
     # At the kill four requests were out, and at most as many replies just in and not yet kept.
     assert stats.answered_twice <= 2 * IN_FLIGHT
     reused = re.search(r"question_domain-\S+: \d+ requests: (\d+) reused", said)
@@ -87,8 +105,8 @@ def test_no_answer_that_was_kept_is_paid_for_twice(
 
 
 @pytest.mark.slow
-def test_faults_of_the_server_lose_no_row_and_are_told(after_a_kill: tuple[Storage, Stats, str]) -> None:
-    storage, _, _ = after_a_kill
+def test_faults_of_the_server_lose_no_row_and_are_told(after_kills: AfterKills) -> None:
+    storage = after_kills.storage
     tables = [
         storage.read_table(name, BRANCH)
         for name in ("branch_citations", "candidate_questions", "generated_qa")
@@ -106,9 +124,9 @@ def test_faults_of_the_server_lose_no_row_and_are_told(after_a_kill: tuple[Stora
 
 @pytest.mark.slow
 def test_the_key_of_the_endpoint_stands_in_no_output_and_no_file(
-    after_a_kill: tuple[Storage, Stats, str],
+    after_kills: AfterKills,
 ) -> None:
-    storage, _, said = after_a_kill
+    storage, _, said, _ = after_kills
     assert KEY not in said
     files = [path for path in Path(storage.root).rglob("*") if path.is_file()]
     assert files

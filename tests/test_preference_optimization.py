@@ -29,6 +29,7 @@ from mkailin_assets.preferences.optimization import (
 from mkailin_assets.questions.candidates import document_of
 from mkailin_assets.questions.finetuning import NO_REPLY, GeneratorTuning, QuestionEncoder, tune_generator
 from mkailin_assets.trainer import TrainingDiverged
+from mkailin_assets.training.tokenizer import train_tokenizer
 from mkailin_resources.models import transformers_model
 from mkailin_resources.models.interface import GenerationRequest
 from mkailin_resources.models.model_name import ModelName
@@ -198,19 +199,19 @@ def test_pairs_are_compared_after_the_tokens_an_engine_reads(start: Path) -> Non
         assert engine.text(pair["rejected_ids"]).removesuffix('"}') == row["rejected"]
 
 
-def test_questions_that_begin_with_a_sign_share_the_prompt_with_those_that_do_not(start: Path) -> None:
-    tokenizer = load_tokenizer(ModelName(str(start / "base")))
-    encoder = QuestionEncoder(tokenizer, 400, 320)
-    pairs = tiny_pairs(1, 0).with_columns(rejected=pl.lit("(Amarin) helps?"))
-    (pair,) = encoded_pairs(pairs, encoder)[0]["train"]
-    begun = tokenizer.decode(pair["prompt_ids"]).rpartition("{")[2]
-    for name in ("chosen", "rejected"):
-        assert tokenizer.decode(pair[f"{name}_ids"]).removesuffix('"}') in (
-            pairs[name][0],
-            f'":"{pairs[name][0]}'.removeprefix(begun),
-        )
-        text = "{" + begun + tokenizer.decode(pair[f"{name}_ids"])
-        assert text.removesuffix('"}') == f'{{"question":"{pairs[name][0]}'
+def test_a_question_that_shares_a_token_with_the_json_before_it_loses_none_of_it() -> None:
+    reply = '{"question":"(Amarin) helps?"}'
+    tokenizer = train_tokenizer([reply] * 3, 400)
+    assert '":"(' in [token for token, _ in tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(reply)]
+    pairs = tiny_pairs(2, 0).with_columns(rejected=pl.lit("(Amarin) helps?"))
+    swapped = pairs.rename({"chosen": "rejected", "rejected": "chosen"})
+    encoder = QuestionEncoder(tokenizer, 400, 2048)
+    for table in (pairs, swapped):
+        for row, pair in zip(table.to_dicts(), encoded_pairs(table, encoder)[0]["train"], strict=True):
+            begun = tokenizer.decode(pair["prompt_ids"]).rpartition("{")[2]
+            for name in ("chosen", "rejected"):
+                said = "{" + begun + tokenizer.decode(pair[f"{name}_ids"])
+                assert said.removesuffix('"}') == f'{{"question":"{row[name]}'
 
 
 def test_the_successor_is_one_adapter_as_fine_tuning_writes_it_and_the_start_is_as_it_was(

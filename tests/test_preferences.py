@@ -132,8 +132,9 @@ def test_a_question_that_found_nothing_has_no_score_whatever_it_names() -> None:
 
 
 def test_a_name_is_found_as_whole_words_in_any_case_and_the_longest_counts() -> None:
-    named = Mentions(NAMES).named_in(
+    named = Mentions({**NAMES, "Tumour Markers": "D000005"}).named_in(
         [
+            "Do tumour markers tell?",
             "Are BREAST-NEOPLASMS neoplasms?",
             "Is cancer (breast) a tumour, and the tumour a problem?",
             "Are tumours seen?",
@@ -141,7 +142,7 @@ def test_a_name_is_found_as_whole_words_in_any_case_and_the_longest_counts() -> 
             "?!",
         ]
     )
-    assert named == [["D000003", "D000001"], ["D000003", "D000002"], [], [], []]
+    assert named == [["D000005"], ["D000003", "D000001"], ["D000003", "D000002"], [], [], []]
     assert Mentions({}).named_in(["Tumour?"]) == [[]]
 
 

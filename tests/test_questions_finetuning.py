@@ -346,6 +346,11 @@ def test_a_loss_that_is_no_number_stops_the_tuning_and_leaves_the_last_good_chec
     weights = load_file(good / "adapter_model.safetensors")
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
+    settings = settings.model_copy(update={"learning_rate": 1e39})
+    with pytest.raises(TrainingDiverged, match=r"stopped at step 1: weights are not finite"):
+        tune(tmp_path / "at once", settings)
+    assert last_whole(next((tmp_path / "at once" / "work").glob("*/checkpoints")), quiet) is None
+
 
 @pytest.mark.parametrize(("experts", "titles", "shares"), [(45, 50, (45, 46)), (39, 60, (95, 95))])
 def test_two_small_llamas_differ_by_source_where_both_have_enough_and_else_by_seed(

@@ -64,25 +64,21 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(folder, make_model(root / "other", seed=3), adapters)
 
 
-def in_process(tiny: Tiny, *how: str, **environment: str) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def facts(tiny: Tiny) -> dict[str, Any]:
+    """What vLLM did in a process of its own environment."""
     script = Path(__file__).with_name("vllm_in_process.py")
-    command = [str(vllm_python()), str(script), *how, *map(str, (tiny.folder, tiny.other, *tiny.adapters))]
     done = subprocess.run(
-        command,
+        [str(vllm_python()), str(script), *map(str, (tiny.folder, tiny.other, *tiny.adapters))],
         capture_output=True,
         text=True,
         check=False,
-        env=vllm_environment() | environment,
+        env=vllm_environment(),
         timeout=240,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return facts
-
-
-@pytest.fixture(scope="module")
-def facts(tiny: Tiny) -> dict[str, Any]:
-    return in_process(tiny, VLLM_ENABLE_V1_MULTIPROCESSING="0")
 
 
 @needs_vllm
@@ -161,9 +157,8 @@ def test_the_engines_in_process_write_the_same(facts: dict[str, Any], tiny: Tiny
 
 
 @needs_vllm
-@pytest.mark.slow
-def test_an_engine_that_dies_ends_the_work_with_what_to_do(tiny: Tiny) -> None:
-    assert in_process(tiny, "death")["died"].startswith(f"the vLLM of {tiny.folder} died: ")
+def test_an_engine_that_dies_ends_the_work_with_what_to_do(facts: dict[str, Any], tiny: Tiny) -> None:
+    assert facts["died"].startswith(f"the vLLM of {tiny.folder} died: ")
 
 
 def test_a_machine_without_vllm_is_told_what_to_install_or_set(tiny: Tiny) -> None:

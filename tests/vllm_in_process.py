@@ -1,7 +1,7 @@
 """What vLLM does in one process, run by the Python of its own environment; prints facts as JSON, last.
 
-`vllm_in_process.py MODEL OTHER_MODEL ADAPTER ADAPTER`: the engine in this very process. With `death` before
-them: the engine in a process of its own, as it is by default, which is killed.
+`vllm_in_process.py MODEL OTHER_MODEL ADAPTER ADAPTER`: first the engine in this very process; then in a
+process of its own, as it is by default, which is killed. vLLM is imported once for both.
 """
 
 import json
@@ -29,9 +29,11 @@ _ON_A_CPU = (
 
 
 def main() -> None:
-    *how, model, other, first, second = sys.argv[1:]
-    facts = death(model) if how else life(model, other, (first, second))
-    print("\n" + json.dumps(facts))
+    model, other, first, second = sys.argv[1:]
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    facts = life(model, other, (first, second))
+    del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    print("\n" + json.dumps(facts | death(model)))
 
 
 def life(folder: str, other: str, adapters: tuple[str, str]) -> dict[str, Any]:

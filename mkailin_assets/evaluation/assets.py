@@ -9,19 +9,18 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from mkailin_assets.evaluation import audit, retrieval
 from mkailin_assets.evaluation import benchmark as report
-from mkailin_assets.evaluation import retrieval
 from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets, sample_of
 from mkailin_assets.evaluation.pubmedqa import Benchmark, read_pubmedqa
-from mkailin_assets.evaluation.tables import BenchmarkResult, RetrievalResult
+from mkailin_assets.evaluation.tables import BenchmarkResult, EvaluatorAudit, RetrievalResult
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import intervals, preview
 from mkailin_assets.partitions import ALL_PARTITIONS
-from mkailin_assets.preferences import audit, evaluating
+from mkailin_assets.preferences import evaluating
 from mkailin_assets.preferences.cold_start import ColdStartRules
-from mkailin_assets.preferences.tables import EvaluatorAudit
 from mkailin_assets.tables import table
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation

@@ -5,6 +5,8 @@ import dataframely as dy
 from mkailin_assets.tables import one_of
 
 _LOW, _HIGH = "Lower end of the 95% interval", "Upper end of the 95% interval"
+AUDIT_SOURCES = ("pubmedqa", "title")
+DISTRACTORS = ("other branch", "same branch")
 RETRIEVERS = ("lexical", "dense", "hybrid", "tuned dense", "tuned hybrid")
 
 
@@ -54,3 +56,23 @@ class RetrievalResult(dy.Schema):
     ndcg_10 = _score("Discounted gain of the first 10, of the highest possible one")
     ndcg_10_low = _score(_LOW)
     ndcg_10_high = _score(_HIGH)
+
+
+class EvaluatorAudit(dy.Schema):
+    """How often a judge prefers a document's real question to one that was asked of another document."""
+
+    judge = dy.String(primary_key=True, description="What judged, with its settings")
+    mode = dy.String(nullable=True, description="Formula of a cold start; null: another judge")
+    measure = dy.String(nullable=True, description="Similarity of two descriptors; null: another judge")
+    ic_source = dy.String(nullable=True, description="Its information content; null: another judge")
+    source = one_of(
+        AUDIT_SOURCES, primary_key=True, description="Documents: PubMedQA's, or those whose title asks"
+    )
+    distractor = one_of(
+        DISTRACTORS, primary_key=True, description="Home branch of the document the other question is of"
+    )
+    trials = dy.Int64(min=0, description="Documents with such another question")
+    undecided = dy.Int64(min=0, description="Trials in which neither was preferred; they count as wrong")
+    accuracy = dy.Float64(nullable=True, description="Share of trials won by the real question")
+    low = dy.Float64(nullable=True, description="Lower end of its 95% interval (Wilson)")
+    high = dy.Float64(nullable=True, description="Upper end of its 95% interval")

@@ -7,8 +7,6 @@ from mkailin_assets.tables import one_of
 
 COLD_START = "cold start"
 EVALUATOR_KINDS = ("reward", "judge", "cold_start")
-AUDIT_SOURCES = ("pubmedqa", "title")
-DISTRACTORS = ("other branch", "same branch")
 
 
 class ColdStartPreference(dy.Schema):
@@ -105,23 +103,3 @@ class QuestionChampion(TrainedGenerator):
     lead_low = dy.Float64(nullable=True, description="Lower end of its 95% interval")
     lead_high = dy.Float64(nullable=True, description="Upper end of its 95% interval")
     is_champion = dy.Bool(description="Whether it asks")
-
-
-class EvaluatorAudit(dy.Schema):
-    """How often a judge prefers a document's real question to one that was asked of another document."""
-
-    judge = dy.String(primary_key=True, description="What judged, with its settings")
-    mode = dy.String(nullable=True, description="Formula of a cold start; null: another judge")
-    measure = dy.String(nullable=True, description="Similarity of two descriptors; null: another judge")
-    ic_source = dy.String(nullable=True, description="Its information content; null: another judge")
-    source = one_of(
-        AUDIT_SOURCES, primary_key=True, description="Documents: PubMedQA's, or those whose title asks"
-    )
-    distractor = one_of(
-        DISTRACTORS, primary_key=True, description="Home branch of the document the other question is of"
-    )
-    trials = dy.Int64(min=0, description="Documents with such another question")
-    undecided = dy.Int64(min=0, description="Trials in which neither was preferred; they count as wrong")
-    accuracy = dy.Float64(nullable=True, description="Share of trials won by the real question")
-    low = dy.Float64(nullable=True, description="Lower end of its 95% interval (Wilson)")
-    high = dy.Float64(nullable=True, description="Upper end of its 95% interval")

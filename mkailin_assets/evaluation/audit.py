@@ -15,13 +15,13 @@ import polars as pl
 from mkailin_assets.corpus.assembly import pmid_hash
 from mkailin_assets.evaluation.judgements import JudgedSet, question_titles, source_abstracts
 from mkailin_assets.evaluation.pubmedqa import Benchmark
+from mkailin_assets.evaluation.tables import AUDIT_SOURCES, DISTRACTORS, EvaluatorAudit
 from mkailin_assets.intervals import accuracy
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.mesh.similarity import MEASURES
 from mkailin_assets.preferences.agreement import preferred_by_score
 from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_of
 from mkailin_assets.preferences.evaluating import Judge
-from mkailin_assets.preferences.tables import AUDIT_SOURCES, DISTRACTORS, EvaluatorAudit
 from mkailin_assets.pubmed.home_branch import HomeBranches
 from mkailin_assets.questions.candidates import normalised
 from mkailin_assets.questions.contexts import find_contexts
