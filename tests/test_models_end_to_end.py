@@ -64,6 +64,7 @@ def after_kills(tmp_path_factory: pytest.TempPathFactory) -> AfterKills:
             "MKAILIN_PROFILE": "gpu",
             "MKAILIN_ENDPOINT": server.url,
             "MKAILIN_MODEL": "tiny",
+            "MKAILIN_EVALUATOR": "judge",
             "MKAILIN_CONCURRENCY": str(IN_FLIGHT),
             "MKAILIN_API_KEY": KEY,
         }
@@ -131,3 +132,18 @@ def test_the_key_of_the_endpoint_stands_in_no_output_and_no_file(
     files = [path for path in Path(storage.root).rglob("*") if path.is_file()]
     assert files
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.slow
+def test_a_language_model_is_asked_about_held_out_pairs_and_judges_only_if_it_is_better(
+    after_kills: AfterKills,
+) -> None:
+    made = after_kills.storage.read_table("evaluator_checkpoint")
+    preferences = after_kills.storage.read_table("question_preferences", BRANCH)
+    assert made is not None
+    assert preferences is not None
+    row = made.row(0, named=True)
+    assert (row["kind"], row["evaluator"], row["pairs"]) == ("judge", "tiny", 0)
+    assert re.search(r"tiny, evaluation-\S+: \d+ requests", after_kills.said)
+    if not row["judges"]:
+        assert set(preferences["judge"]) == {"cold start"}
