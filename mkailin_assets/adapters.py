@@ -105,10 +105,11 @@ def make_base(texts: Iterable[str], vocabulary: int, max_length: int, seed: int,
     tokenizer.save_pretrained(folder / BASE)
 
 
-def load_tokenizer(base: ModelName) -> "PreTrainedTokenizerFast":
+def load_tokenizer(base: ModelName, head: Head = "CAUSAL_LM") -> "PreTrainedTokenizerFast":
     """The tokenizer of a base, its end token for padding where it has no other.
 
-    Raises `UntrainableBase` for one without an end token, `ModelUnavailable` where it cannot be read.
+    Raises `UntrainableBase` for one that lacks the end token that a text needs, or both where padding alone is
+    needed; `ModelUnavailable` where it cannot be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -124,7 +125,7 @@ def load_tokenizer(base: ModelName) -> "PreTrainedTokenizerFast":
         raise UntrainableBase(
             f"{base}: it has no fast tokenizer (tokenizer.json), which guided JSON needs; take another base"
         )
-    if tokenizer.eos_token is None:
+    if tokenizer.eos_token is None and (head == "CAUSAL_LM" or tokenizer.pad_token is None):
         raise UntrainableBase(
             f"{base}: its tokenizer names no end token (eos_token in tokenizer_config.json), so no reply "
             "could end; name one there, or take another base"
@@ -195,7 +196,7 @@ def load_trainable(folder: Path, head: Head, seed: int) -> tuple["PeftModel", "P
 
     base, adapter = base_of(folder), model_of(folder).adapter
     network = PeftModel.from_pretrained(load_base(base, head, seed), adapter, is_trainable=True)
-    return network, load_tokenizer(base)
+    return network, load_tokenizer(base, head)
 
 
 def arguments(settings: AdapterTuning, examples: int, held_out: int, checkpoints: Path) -> dict[str, Any]:

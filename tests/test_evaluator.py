@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 from tiny_corpus import CONDITIONS, SUBSTANCES
-from tiny_model import REPOSITORY, make_model
+from tiny_model import REPOSITORY, make_bert, make_model
 
 from mkailin_assets.adapters import UntrainableBase
 from mkailin_assets.preferences.agreement import agreement, position_bias, preferred_by_score
@@ -379,3 +379,15 @@ def test_a_text_of_too_many_tokens_loses_the_beginning_of_its_citation_and_is_co
 def test_the_small_llamas_settings_are_valid_and_quick() -> None:
     assert SMALL.steps(200) <= 16
     assert EvaluatorTuning().learning_rate == 1e-4
+
+
+def test_a_biomedical_encoder_without_end_token_can_be_the_base(tmp_path: Path) -> None:
+    words = sorted({word.lower() for text in texts_of(preferences(), 300) for word in " ".join(text).split()})
+    words += ["a", "b"]  # which every tokenizer of English has
+    (tmp_path / "bert").mkdir()
+    base = ModelName(str(make_bert(tmp_path / "bert", words, 128)))
+    train(tmp_path / "out", settings=TINY.model_copy(update={"max_steps": 2}), base=base)
+    scores = load_evaluator(tmp_path / "out").scores(
+        ["QUESTION: does amarin relieve pain?", "QUESTION: what?"]
+    )
+    assert np.isfinite(scores).all()

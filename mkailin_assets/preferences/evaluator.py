@@ -202,7 +202,7 @@ def train_evaluator(  # noqa: PLR0917 (what it is made of, and where it goes)
             read = [text for pair in texts[0] for text in pair]
             adapters.make_base(read, settings.vocabulary, settings.max_length, settings.seed, folder)
         model_name = base or ModelName(str(folder / adapters.BASE))
-        tokenizer = adapters.load_tokenizer(model_name)
+        tokenizer = adapters.load_tokenizer(model_name, "SEQ_CLS")
         with suppress_seqcls_warning():  # that the head is new, and the one that writes text not used
             model = adapters.load_base(model_name, "SEQ_CLS", settings.seed)
         length = adapters.window(model, settings)
