@@ -108,8 +108,8 @@ def make_base(texts: Iterable[str], vocabulary: int, max_length: int, seed: int,
 def load_tokenizer(base: ModelName, head: Head = "CAUSAL_LM") -> "PreTrainedTokenizerFast":
     """The tokenizer of a base, its end token for padding where it has no other.
 
-    Raises `UntrainableBase` for one that lacks the end token that a text needs, or both where padding alone is
-    needed; `ModelUnavailable` where it cannot be read.
+    Raises `UntrainableBase` for one that lacks the end token that a text needs, or, where there is only padding
+    to do, both; `ModelUnavailable` where it cannot be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

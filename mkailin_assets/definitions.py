@@ -64,6 +64,7 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     trainees: Trainees = handed_in["trainees"]
     rules: ColdStartRules = handed_in["mesh_rules"]
     scored = f"mesh={rules.version()}"
+    found = f"{scored} retriever={settings.retriever}"
     judged = f"retrieval={_judgements(settings.retrieval_benchmark)}"
     kept_out = "" if settings.encoder.tuning is None else f" {benchmark} {judged}"
     return {
@@ -79,8 +80,8 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "evaluator_checkpoint": f"{trainees.evaluator_version()} {scored}",
         "preferred_generator": f"{trainees.version('domain')} {trainees.version('general')} {scored}",
         "question_champion": scored,
-        "distilled_contexts": f"{scored} retriever={settings.retriever}",
-        "evaluator_audit": f"{benchmark} {trainees.evaluator_version()} {scored}",
+        "distilled_contexts": found,
+        "evaluator_audit": f"{benchmark} {trainees.evaluator_version()} {found}",
         "generated_qa": answerer,
         "training_corpus": benchmark,
         "corpus_exclusions": benchmark,

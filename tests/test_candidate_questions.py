@@ -15,11 +15,14 @@ from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions import checks
 from mkailin_assets.questions.assets import candidate_questions as candidate_questions_asset
 from mkailin_assets.questions.candidates import NO_ABSTRACT, candidate_questions
+from mkailin_assets.questions.generators import NOT_TRAINED, checkpoint_row
 from mkailin_assets.questions.tables import CandidateContexts, CandidateQuestion
 from mkailin_resources.generation import Generation
 from mkailin_resources.models.extractive import ConclusionQuestioner, StatementTitleQuestioner
 from mkailin_resources.models.interface import GenerationRequest, GenerationResult, GeneratorFault
+from mkailin_resources.models.transformers_model import TransformersModel
 from mkailin_resources.storage import ParquetTables, Storage
+from mkailin_resources.trainees import TRAINEES, Trainee, Trainees
 
 AGENTS = {"domain": StatementTitleQuestioner(), "general": ConclusionQuestioner()}
 
@@ -145,8 +148,16 @@ def test_the_fingerprint_follows_the_text_and_not_the_pmid() -> None:
 def test_the_asset_reports_questions_and_reasons(tmp_path: Path) -> None:
     storage = Storage(root=str(tmp_path))
     storage.write_table(citations(citation(1), citation(2, abstract=[])), "branch_citations", "C23")
+    roles: tuple[Trainee, Trainee] = ("domain", "general")
+    for role in roles:
+        storage.write_table(checkpoint_row(role, AGENTS[role], NOT_TRAINED), f"{role}_generator")
+    untuned = Trainees(False, dict.fromkeys(TRAINEES), "cold_start", engine=TransformersModel)
     done = dg.materialize(
-        [candidate_questions_asset, dg.AssetSpec("branch_citations", partitions_def=mesh_branches)],
+        [
+            candidate_questions_asset,
+            dg.AssetSpec("branch_citations", partitions_def=mesh_branches),
+            *(dg.AssetSpec(f"{role}_generator") for role in roles),
+        ],
         selection=[candidate_questions_asset],
         partition_key="C23",
         resources={
@@ -154,6 +165,8 @@ def test_the_asset_reports_questions_and_reasons(tmp_path: Path) -> None:
             "domain_model": AGENTS["domain"],
             "general_model": AGENTS["general"],
             "generation": Generation(storage=storage),
+            "trainees": untuned,
+            "storage": storage,
         },
     )
     [output] = done.asset_materializations_for_node("candidate_questions")

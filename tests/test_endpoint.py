@@ -134,7 +134,7 @@ def test_of_500_prompts_with_many_faults_each_is_answered_once(tmp_path: Path, s
     assert stats.most_in_flight <= 64
 
 
-def test_a_killed_server_is_waited_for(tmp_path: Path) -> None:
+def test_a_killed_server_is_waited_for(tmp_path: Path, short_waits: None) -> None:
     found = {}
     with model_server(tmp_path, delay_s=0.1) as server:
         for result in endpoint(server.url, 32).complete(prompts(300, "killed")):
@@ -152,7 +152,7 @@ def test_a_killed_server_is_waited_for(tmp_path: Path) -> None:
     assert sum(stats.asked.values()) > 300
 
 
-def test_a_server_that_dies_by_itself_is_waited_for(tmp_path: Path) -> None:
+def test_a_server_that_dies_by_itself_is_waited_for(tmp_path: Path, short_waits: None) -> None:
     with model_server(tmp_path, delay_s=0.05, die_after=60) as server:
         again = threading.Timer(1.5, server.restart)
         again.start()

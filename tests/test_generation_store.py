@@ -257,7 +257,7 @@ def test_the_journal_of_a_living_run_is_left_to_it(store: GenerationStore, tmp_p
 
 
 def test_runs_that_write_at_once_all_keep_their_answers(tmp_path: Path) -> None:
-    each = 3_000
+    each = 2_100
     writing = [start(WRITING, tmp_path, number * each, each) for number in range(3)]
     for process in writing:
         go(process)

@@ -428,7 +428,7 @@ def test_where_nothing_was_trained_there_is_no_checkpoint(tmp_path: Path) -> Non
 # A real encoder on real citations, of which it reads the beginning: all of them would take minutes.
 
 REAL = RetrieverTuning(
-    negatives=1, batch_size=4, max_steps=24, max_length=32, checkpoint_steps=24, distractors=30
+    negatives=1, batch_size=4, max_steps=12, max_length=32, checkpoint_steps=12, distractors=30
 )
 
 
@@ -458,7 +458,7 @@ def test_a_real_encoder_is_tuned_on_the_corpus_and_judged_on_citations_it_never_
     assert weights_of(model) != weights_of(load(minilm_folder()))
     sides = pairs.group_by("pmid").agg(pl.col("split").n_unique())
     assert sides["split"].max() == 1
-    assert record.course.steps == 24
+    assert record.course.steps == REAL.max_steps
     verdict = judge(base_ranks, held_out_ranks(SentenceEncoder(model), real_pairs, REAL))
     assert (verdict.pairs, verdict.texts) == (30, 30 + real_pairs.filter(split="held_out")["text"].n_unique())
     # A good encoder before and after: some steps neither make nor break it.

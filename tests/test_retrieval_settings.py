@@ -57,7 +57,10 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(wrong: dict[str, str], sai
         ({"ENCODER": "other"}, {"retriever_checkpoint"}),
         ({"ENCODER": "e", "QUERY_ENCODER": "q"}, {"retriever_checkpoint"}),
         ({"ENCODER": "e", "TUNE_ENCODER": '{"max_steps": 5}'}, {"retriever_checkpoint"}),
-        ({"ENCODER": "e", "RETRIEVER": "dense"}, {"candidate_contexts", "retrieval_report"}),
+        (
+            {"ENCODER": "e", "RETRIEVER": "dense"},
+            {"candidate_contexts", "distilled_contexts", "retrieval_report", "evaluator_audit"},
+        ),
         ({"ENCODER": "e", "RETRIEVAL_BENCHMARK": "folder"}, {"retrieval_report"}),
     ],
 )
