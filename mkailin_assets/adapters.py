@@ -108,8 +108,8 @@ def make_base(texts: Iterable[str], vocabulary: int, max_length: int, seed: int,
 def load_tokenizer(base: ModelName, head: Head = "CAUSAL_LM") -> "PreTrainedTokenizerFast":
     """The tokenizer of a base, its end token for padding where it has no other.
 
-    Raises `UntrainableBase` for one that lacks the end token that a text needs, or, where there is only padding
-    to do, both; `ModelUnavailable` where it cannot be read.
+    Raises `UntrainableBase` for one that lacks the end token that a text needs, or both where padding alone
+    is needed; `ModelUnavailable` where it cannot be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -304,6 +304,16 @@ def write_record(record: AdapterRecord, folder: Path) -> None:
 def read_record(folder: Path, kind: type[Record]) -> Record:
     """The record of a checkpoint, or the part of it that a more general kind has."""
     return kind.model_validate_json((folder / RECORD).read_text())
+
+
+def altered_files(folder: Path) -> list[str]:
+    """The files of a checkpoint that are not as its record says, or missing."""
+    listed = read_record(folder, AdapterRecord).sha256
+    return [
+        name
+        for name, digest in listed.items()
+        if not (folder / name).is_file() or sha256(folder / name) != digest
+    ]
 
 
 def model_of(folder: Path) -> ModelName:

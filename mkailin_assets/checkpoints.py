@@ -7,17 +7,20 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import dagster as dg
+import polars as pl
 from pydantic import BaseModel, Field
 
-from mkailin_assets.adapters import AdapterRecord, AdapterTuning, model_of, read_record
+from mkailin_assets.adapters import AdapterRecord, AdapterTuning, altered_files, model_of, read_record
+from mkailin_assets.metadata import none_may_be
 from mkailin_resources.models.engines import release_engines
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.models.model_name import ModelName
-from mkailin_resources.storage import Storage, StorageError
+from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
 
 Tuning = TypeVar("Tuning", bound=AdapterTuning)
-# Writes a checkpoint to the first folder; the second outlives a kill, for the training to go on from.
+# Writes a checkpoint to the first folder; the second outlives a kill, and has a folder of the fingerprint's
+# name for the training to go on from.
 Train = Callable[[Path, Path], object]
 
 
@@ -30,13 +33,22 @@ class TrainingOverrides(dg.Config):
     batch_size: int | None = Field(None, ge=1, description="Examples in memory at once")
     accumulation: int | None = Field(None, ge=1, description="Batches an optimizer step")
     learning_rate: float | None = Field(None, gt=0, description="Peak of the cosine schedule")
+    warmup_steps: int | None = Field(None, ge=0, description="Steps up to the peak, a tenth of all at most")
     max_length: int | None = Field(None, ge=64, description="Tokens of an example, at most")
 
     def over(self, recipe: Tuning) -> Tuning:
         """The recipe with what was changed."""
-        changed = {name: getattr(self, name) for name in TrainingOverrides.model_fields}
+        changed = {name: getattr(self, name, None) for name in type(recipe).model_fields}
         given = {name: value for name, value in changed.items() if value is not None}
         return type(recipe).model_validate(recipe.model_dump() | given)
+
+
+class AdapterOverrides(TrainingOverrides):
+    """The same where a new adapter is put on a base."""
+
+    lora_rank: int | None = Field(None, ge=1, description="Rank of the adapters")
+    lora_alpha: int | None = Field(None, ge=1, description="Scale of the adapters: alpha / rank")
+    max_characters: int | None = Field(None, ge=200, description="Characters of a document that are shown")
 
 
 class Published(BaseModel):
@@ -51,19 +63,18 @@ def publish_once(storage: Storage, kind: str, fingerprint: str, train: Train) ->
 
     Two runs that want the same one train it once. Raises what `train` raises; its work stays then.
     """
-    uri = str(storage.path("checkpoints", kind, fingerprint))
+    parts = ("checkpoints", kind, fingerprint)
     work = storage.scratch() / f"{kind}_training"
     with storage.turn(work.name):
-        try:
-            storage.local_folder(uri)
-        except StorageError:
+        trained_now = not storage.has_folder(*parts)
+        if trained_now:
             release_engines()
             with TemporaryDirectory() as scratch:
                 train(Path(scratch), work)
-                storage.publish_folder(Path(scratch), "checkpoints", kind, fingerprint)
-            shutil.rmtree(work, ignore_errors=True)
-            return Published(uri=uri, trained_now=True)
-    return Published(uri=uri, trained_now=False)
+                storage.publish_folder(Path(scratch), *parts)
+            # That of other trainings of the kind, which a kill may have left, stays.
+            shutil.rmtree(work / fingerprint, ignore_errors=True)
+    return Published(uri=str(storage.path(*parts)), trained_now=trained_now)
 
 
 def name_of(record: AdapterRecord) -> str:
@@ -79,3 +90,15 @@ def trained_generator(uri: str, trainees: Trainees, storage: Storage) -> TextGen
     folder = storage.local_folder(uri)
     record = read_record(folder, AdapterRecord)
     return trainees.generator(model_of(folder), name_of(record), record.max_characters)
+
+
+def unaltered(checkpoints: pl.DataFrame, storage: Storage) -> dg.AssetCheckResult:
+    """A check that passes when the files of checkpoints (column `uri`) are as their records list them."""
+    wrong = [
+        {"uri": uri, "file": name}
+        for uri in checkpoints["uri"].drop_nulls()
+        for name in altered_files(storage.local_folder(uri))
+    ]
+    return none_may_be(
+        pl.DataFrame(wrong, schema={"uri": pl.String, "file": pl.String}), "files were changed"
+    )

@@ -63,8 +63,10 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     answerer = _model("answer_model", handed_in)
     trainees: Trainees = handed_in["trainees"]
     rules: ColdStartRules = handed_in["mesh_rules"]
-    scored = f"mesh={rules.version()}"
+    scored = f"mesh={rules.score_version()}"
+    taught = f"mesh={rules.version()}"
     found = f"{scored} retriever={settings.retriever}"
+    generators = f"{trainees.version('domain')} {trainees.version('general')}"
     judged = f"retrieval={_judgements(settings.retrieval_benchmark)}"
     kept_out = "" if settings.encoder.tuning is None else f" {benchmark} {judged}"
     return {
@@ -76,10 +78,10 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "domain_generator": f"{trainees.version('domain')} {_model('domain_model', handed_in)} {scored}",
         "general_generator": f"{trainees.version('general')} {_model('general_model', handed_in)} {scored}",
         "candidate_questions": f"{_model('domain_model', handed_in)} {_model('general_model', handed_in)}",
-        "cold_start_preferences": scored,
-        "evaluator_checkpoint": f"{trainees.evaluator_version()} {scored}",
-        "preferred_generator": f"{trainees.version('domain')} {trainees.version('general')} {scored}",
-        "question_champion": scored,
+        "cold_start_preferences": taught,
+        "evaluator_checkpoint": f"{trainees.evaluator_version()} {taught} {benchmark}",
+        "preferred_generator": f"{generators} {taught} {benchmark}",
+        "question_champion": f"{generators} {scored}",
         "distilled_contexts": found,
         "evaluator_audit": f"{benchmark} {trainees.evaluator_version()} {found}",
         "generated_qa": answerer,

@@ -272,6 +272,12 @@ class Storage(dg.ConfigurableResource):
                 _upload_folder(local, target)
         return str(target)
 
+    def has_folder(self, *parts: str) -> bool:
+        """Whether a folder is published under `parts`, whole."""
+        target = self.path(*parts)
+        with _explained(f"looking for folder {target}", "nothing was changed; run it again"):
+            return Path(target.path).is_dir() if is_local(target) else (target / _COMPLETE).exists()
+
     def local_folder(self, uri: str) -> Path:
         """A published folder as a local path, downloaded once if it is remote."""
         if not _is_url(uri):

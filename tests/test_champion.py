@@ -96,18 +96,27 @@ def test_the_table_says_scores_leads_and_how_many_questions_were_asked() -> None
     assert second["score_low"] < second["score"] < second["score_high"]
 
 
-def test_best_of_two_is_what_was_preferred_and_no_question_counts_0() -> None:
+def test_best_of_two_asks_the_preferred_candidates_of_citations_that_have_a_preference() -> None:
+    """Else a branch that is gathered and has no candidates yet would count against the candidates."""
     schema = QuestionPreference.create_empty().schema
     rows: list[dict[str, Any]] = [
-        {"pmid": 1, "chosen_question": "Is it?", "chosen_score": 0.5},
+        {"pmid": 1, "chosen_question": "Is it?"},
         {"pmid": 2},
-        {"pmid": 9, "chosen_question": "Is it not held out?", "chosen_score": 1.0},
+        {"pmid": 9, "chosen_question": "Is it not held out?"},
     ]
     empty = dict.fromkeys(schema)
     preferences = pl.DataFrame([empty | row for row in rows], schema=schema)
-    made = best_of_two(preferences, pl.DataFrame({"pmid": [1, 2, 3]}))
-    assert made["score"].to_list() == [0.5, 0.0, 0.0]
-    assert made["failure"].null_count() == 1
+    made = best_of_two(preferences, pl.DataFrame({"pmid": [1, 2, 3], "branch": ["C04"] * 3}))
+    assert made.select("pmid", "role", "question").rows() == [
+        (1, BEST_OF_TWO, "Is it?"),
+        (2, BEST_OF_TWO, None),
+    ]
+    assert made["failure"].to_list() == [None, "neither generator wrote a question"]
+
+
+def test_of_fewer_than_twenty_citations_an_interval_makes_no_champion() -> None:
+    assert champion({"best_of_two": MIDDLE[:19], "tuned": HIGH[:19]}, TUNED) == BEST_OF_TWO
+    assert champion({"best_of_two": MIDDLE[:20], "tuned": HIGH[:20]}, TUNED) == TUNED
 
 
 def test_contestants_are_the_tuned_generators_and_the_rounds_after_the_start() -> None:

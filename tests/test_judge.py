@@ -62,7 +62,6 @@ def test_a_judge_that_minds_the_questions_prefers_the_same_one_in_either_order()
     assert table["preferred"].to_list() == ["first", "second"]
     assert table["reason"].to_list() == [None, None]
     assert table.select("in_order", "swapped").rows() == [("first", "first"), ("second", "second")]
-    assert table["explanation"].to_list() == ["The first is precise.", "The second is precise."]
     assert [(one.key, one.question, one.rival) for one in asked.asked] == [
         ("1 in_order", GOOD, BAD),
         ("1 swapped", BAD, GOOD),

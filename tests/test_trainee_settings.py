@@ -138,6 +138,7 @@ def test_what_decides_a_table_is_part_of_its_code_version(tmp_path: Path) -> Non
     (tmp_path / "10B1.json").write_text("{}")
     assert changed(BIOASQ=str(tmp_path)) == {"question_exemplars"}
     trained_agents = {
+        "question_champion",
         "domain_generator",
         "general_generator",
         "evaluator_checkpoint",
@@ -145,7 +146,16 @@ def test_what_decides_a_table_is_part_of_its_code_version(tmp_path: Path) -> Non
         "evaluator_audit",
     }
     assert changed(TRAIN_AGENTS="no") == trained_agents
-    assert changed(DOMAIN_BASE="org/base") == {"domain_generator", "preferred_generator"}
+    assert changed(DOMAIN_BASE="org/base") == {
+        "domain_generator",
+        "preferred_generator",
+        "question_champion",
+    }
+    assert changed(MESH_RULES='{"margin": 0.1}') == {
+        "cold_start_preferences",
+        "evaluator_checkpoint",
+        "preferred_generator",
+    }
     assert changed(EVALUATOR="cold_start") == {"evaluator_checkpoint", "evaluator_audit"}
 
 

@@ -32,7 +32,8 @@ def preferences(*rows: dict[str, Any]) -> pl.DataFrame:
 def verdicts(*rows: tuple[int, str | None, float | None]) -> pl.DataFrame:
     schema = {"pmid": pl.Int64, "preferred": pl.String, "difference": pl.Float64}
     told = pl.DataFrame(rows, schema=schema, orient="row")
-    return told.with_columns(fingerprints=pl.concat_list(pl.format("text {}", "pmid")))
+    why = pl.when(pl.col("preferred").is_null()).then(pl.lit("prefers whichever comes first"))
+    return told.with_columns(reason=why, fingerprints=pl.concat_list(pl.format("text {}", "pmid")))
 
 
 TIE = {"margin": 0.001, "kept": False, "reason": "tie: the scores are within 0.01"}
@@ -72,9 +73,19 @@ def test_a_tie_of_the_cold_start_teaches_what_the_evaluator_prefers() -> None:
 def test_where_the_evaluator_prefers_neither_the_reason_of_the_cold_start_stays() -> None:
     (row,) = by_evaluator(preferences(pair(1, **TIE)), verdicts((1, None, 0.0)), "a judge").to_dicts()
     assert (row["kept"], row["reason"], row["judge"]) == (False, TIE["reason"], "cold start")
+    assert row["evaluator_reason"] == "prefers whichever comes first"
 
 
-def test_a_missing_question_or_the_same_twice_is_not_judged() -> None:
-    alone = {"rejected_role": None, "rejected_question": None, "rejected_score": None, "margin": None}
-    rows = preferences(pair(1), pair(2, **alone), pair(3, rejected_question="is ONE?"))
-    assert to_judge(rows)["pmid"].to_list() == [1]
+def test_only_pairs_that_teach_and_ties_are_judged() -> None:
+    def dropped(pmid: int, reason: str) -> dict[str, Any]:
+        return pair(pmid, kept=False, reason=reason)
+
+    rows = preferences(
+        pair(1),
+        pair(2, **TIE),
+        dropped(3, "only the domain generator wrote a question"),
+        dropped(4, "both generators wrote the same question"),
+        dropped(5, "a score lies outside 0.2 to 0.7"),
+        dropped(6, "the source has no heading with a place in the hierarchy"),
+    )
+    assert to_judge(rows)["pmid"].to_list() == [1, 2]

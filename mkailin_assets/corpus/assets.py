@@ -24,10 +24,9 @@ from mkailin_assets.corpus.tables import (
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.generations import corpus_cost, generation_metadata
 from mkailin_assets.gpu import ON_GPU
-from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import bars, counts, histogram, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
-from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_of
+from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_from
 from mkailin_assets.questions.assets import ContextConfig
 from mkailin_assets.questions.contexts import find_contexts, still_found
 from mkailin_assets.tables import table
@@ -107,9 +106,7 @@ def distilled_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
         searcher = context_store.open(context_index, config.filters)
         kept = still_found(distilled.as_candidates(recorded), asked, searcher, config.k)
         found = find_contexts(asked, branch_citations, searcher, config.k, kept)
-        similarity = similarity_of(
-            MeshHierarchy.from_descriptors(mesh_descriptors), mesh_information_content, mesh_rules
-        )
+        similarity = similarity_from(mesh_descriptors, mesh_information_content, mesh_rules)
         scores = pl.concat([scores, question_scores(found, similarity)], how="diagonal")
     contexts = distilled.distilled_contexts(distilled_questions, candidate_contexts, found, scores)
     return dg.Output(contexts, metadata=_context_metadata(contexts, searched=asked.height))

@@ -10,7 +10,9 @@ from mkailin_resources.models.interface import TextGenerator
 
 CHAMPION = "champion"
 NO_PREFERENCE = "no preference was computed for the citation: materialize question_preferences again"
+ANOTHER_QUESTION = "the preferred question is no candidate any longer: materialize question_preferences again"
 NO_QUESTION = "no question to answer"
+NOT_SEARCHED = "its contexts were not found yet: materialize candidate_contexts again"
 _QUESTIONS = DistilledQuestion.create_empty().columns
 _CONTEXTS = DistilledContexts.create_empty()
 NOTHING_FOUND: pl.DataFrame = CandidateContexts.create_empty()
@@ -22,7 +24,7 @@ def best_of_two(preferences: pl.DataFrame, candidates: pl.DataFrame, citations: 
     Takes QuestionPreference, CandidateQuestion and BranchCitation of a branch; in the order of `citations`.
     """
     chosen = preferences.select("pmid", "judge", role="chosen_role", question="chosen_question")
-    asked = candidates.select("pmid", "role", "generator", "prompt_version", "fingerprint")
+    asked = candidates.select("pmid", "role", "question", "generator", "prompt_version", "fingerprint")
     failures = (
         candidates.filter(pl.col("failure").is_not_null())
         .group_by("pmid")
@@ -31,15 +33,18 @@ def best_of_two(preferences: pl.DataFrame, candidates: pl.DataFrame, citations: 
     reason = (
         pl.when(pl.col("judge").is_null())
         .then(pl.lit(NO_PREFERENCE))
+        .when(pl.col("question").is_not_null() & pl.col("fingerprint").is_null())
+        .then(pl.lit(ANOTHER_QUESTION))
         .when(pl.col("question").is_null())
         .then(pl.concat_str(pl.lit(NO_QUESTION), "failures", separator=": ", ignore_nulls=True))
     )
     return (
         citations.select("pmid", "branch", "pubmed_file", "content_hash")
         .join(chosen, on="pmid", how="left", validate="1:1", maintain_order="left")
-        .join(asked, on=["pmid", "role"], how="left", validate="1:1", maintain_order="left")
+        .join(asked, on=["pmid", "role", "question"], how="left", validate="1:1", maintain_order="left")
         .join(failures, on="pmid", how="left", validate="1:1", maintain_order="left")
         .with_columns(failure=reason, refused_text=pl.lit(None, pl.String), chosen_by="judge")
+        .with_columns(question=pl.when(pl.col("failure").is_null()).then("question"))
         .select(_QUESTIONS)
     )
 
@@ -74,12 +79,12 @@ def distilled_contexts(
     margin.
     """
     known = pl.concat([candidate_contexts, found])
-    columns = [name for name in known.columns if name not in {"branch", "question", "failure"}]
+    columns = [name for name in known.columns if name not in {"branch", "failure"}]
     return (
         questions.select("pmid", "role", "branch", "question", without="failure")
         .join(
             known.select(*columns, "failure"),
-            on=["pmid", "role"],
+            on=["pmid", "role", "question"],
             how="left",
             validate="1:1",
             maintain_order="left",
@@ -87,7 +92,9 @@ def distilled_contexts(
         .join(scores, on=["pmid", "role"], how="left", validate="1:1", maintain_order="left")
         .with_columns(
             *(pl.col(name).fill_null([]) for name in ("heading_uis", "contexts")),
-            failure=pl.coalesce("without", "failure"),
+            failure=pl.coalesce(
+                "without", "failure", pl.when(pl.col("encoder").is_null()).then(pl.lit(NOT_SEARCHED))
+            ),
             mesh_score="score",
             mesh_margin="margin",
         )

@@ -18,7 +18,7 @@ from mkailin_assets.intervals import Estimate, accuracy, mean
 from mkailin_assets.questions.candidates import normalised
 
 ALL = "all"
-MOST_TRIALS = 2_000
+LEAST_TRIALS, MOST_TRIALS = 20, 2_000
 # Scores no further apart are the same: a batch of another shape rounds the last digits otherwise.
 ROUNDING = 1e-6
 _BIN, _BINS = 0.1, 5
@@ -63,8 +63,8 @@ class Identification(BaseModel):
 
     @property
     def beats_cold_start(self) -> bool:
-        """The evaluator is to be used: its lead is above 0 with all of its interval."""
-        return self.lead is not None and self.lead.low > 0
+        """The evaluator is to be used: the interval of its lead lies above 0, in twenty trials or more."""
+        return self.lead is not None and self.trials >= LEAST_TRIALS and self.lead.low > 0
 
     def __str__(self) -> str:
         """The comparison in a sentence."""

@@ -1,37 +1,42 @@
 """The preferences stage: which question fits in MeSH, what learns it, and who then asks."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-import dataframely as dy
 import polars as pl
+from pydantic import Field
 
-from mkailin_assets.checkpoints import TrainingOverrides, publish_once, trained_generator
+from mkailin_assets.checkpoints import (
+    AdapterOverrides,
+    Published,
+    TrainingOverrides,
+    trained_generator,
+)
+from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
-from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import bars, counts, curves, histogram, intervals, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, mesh_branches
 from mkailin_assets.preferences import champion, evaluating, verdicts
+from mkailin_assets.preferences.branches import together
 from mkailin_assets.preferences.cold_start import (
     ColdStartRules,
     describe_snapshot,
     prefer_by_mesh,
-    similarity_of,
+    similarity_from,
 )
 from mkailin_assets.preferences.evaluator import (
     SMALL,
+    EvaluatorRecord,
     EvaluatorTuning,
     TooFewPreferences,
-    evaluator_fingerprint,
-    load_evaluator,
-    train_evaluator,
 )
 from mkailin_assets.preferences.optimization import (
     EMBEDDED_OPTIMIZATION,
     PreferenceOptimization,
+    RewardCurve,
     TooFewPairs,
 )
 from mkailin_assets.preferences.rounds import Loop, Round, RoundRules, first_pairs
@@ -48,20 +53,27 @@ from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions.generators import NOT_TRAINED
 from mkailin_assets.questions.tables import CandidateContexts, TrainedGenerator
 from mkailin_assets.tables import table
+from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
 
+# What evaluators read of a citation.
+TEXT = ("pmid", "branch", "title", "abstract")
 NO_START = "no generator was tuned that could be optimized"
 
 
-class EvaluatorConfig(TrainingOverrides, TrialRules):
+class EvaluatorConfig(AdapterOverrides):
     """What is changed of the evaluator's training, and on how many pairs it is measured."""
+
+    documents: int = Field(200, ge=1, description="Held-out citations, at most")
 
 
 class OptimizationConfig(TrainingOverrides, TrialRules, RoundRules):
     """What is changed of the optimization, how often the loop turns, and on what its outcome is tried."""
+
+    beta: float | None = Field(None, gt=0, description="How dear it is to move away from the start")
 
 
 class ChampionConfig(dg.Config, TrialRules):
@@ -82,8 +94,7 @@ def cold_start_preferences(
     mesh_rules: dg.ResourceParam[ColdStartRules],
 ) -> dg.Output[pl.DataFrame]:
     """Of each citation's two questions, the one whose contexts fit the citation best in MeSH."""
-    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
-    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+    similarity = similarity_from(mesh_descriptors, mesh_information_content, mesh_rules)
     snapshot = describe_snapshot(mesh_descriptors, mesh_information_content)
     preferences = prefer_by_mesh(candidate_contexts, similarity, mesh_rules, snapshot)
     return dg.Output(preferences, metadata=_preference_metadata(preferences))
@@ -114,59 +125,38 @@ def evaluator_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from
     generation: Generation,
     trainees: dg.ResourceParam[Trainees],
     mesh_rules: dg.ResourceParam[ColdStartRules],
+    benchmarks: BenchmarkFiles,
     storage: Storage,
     config: EvaluatorConfig,
 ) -> dg.Output[pl.DataFrame]:
     """What judges two questions: a model taught what MeSH prefers, or a language model; and how well."""
     if trainees.evaluator == "cold_start":
         return _without_evaluator("MKAILIN_EVALUATOR is cold_start")
+    contexts = together(CandidateContexts, candidate_contexts.values()).collect()
     pairs = evaluating.pairs_to_judge(
-        _all(ColdStartPreference, cold_start_preferences.values()),
-        contexts := _all(CandidateContexts, candidate_contexts.values()),
-        _all(BranchCitation, branch_citations.values()),
+        together(ColdStartPreference, cold_start_preferences.values()).collect(),
+        contexts,
+        together(BranchCitation, branch_citations.values(), TEXT).collect(),
         _titles(contexts, context_store, context_index),
     )
-    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
-    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+    similarity = similarity_from(mesh_descriptors, mesh_information_content, mesh_rules)
     if trainees.judge:
         ask = generation.asking(context)
-        measured = evaluating.measure(
-            evaluating.asked(trainees.judge, ask), pairs, similarity, config.documents
-        )
-        row = evaluating.checkpoint_row("judge", trainees.judge.name, measured)
+        judge = evaluating.asked(trainees.judge, ask)
+        measured = evaluating.measure(judge, pairs, similarity, config.documents)
+        row = evaluating.judge_row(trainees.judge, measured)
         metadata = generation_metadata(ask.tallies, generation)
         return dg.Output(row, metadata=metadata | _evaluator_metadata(row, measured))
-    taught, base = evaluating.to_teach(pairs), trainees.bases["evaluator"]
+    base, teaching = trainees.bases["evaluator"], evaluating.to_teach(pairs, _benchmark_pmids(benchmarks))
     settings = config.over(EvaluatorTuning() if base else SMALL)
     try:
-        published = publish_once(
-            storage,
-            "evaluators",
-            evaluator_fingerprint(base, taught, settings),
-            lambda folder, work: train_evaluator(base, taught, settings, folder, work, context.log.info),
-        )
+        published, evaluator = evaluating.taught(teaching, base, settings, storage, context.log.info)
     except TooFewPreferences as error:
         context.log.warning(str(error))
         return _without_evaluator(str(error))
-    evaluator = load_evaluator(storage.local_folder(published.uri))
     measured = evaluating.measure(evaluating.learned(evaluator), pairs, similarity, config.documents)
-    record = evaluator.record
-    row = evaluating.checkpoint_row(
-        "reward",
-        evaluating.name_of_evaluator(evaluator),
-        measured,
-        uri=published.uri,
-        fingerprint=record.fingerprint,
-        pairs=record.pairs,
-    )
-    steps, losses = zip(*record.course.curve.train, strict=True)
-    metadata = {
-        "trained_now": published.trained_now,
-        "path": dg.MetadataValue.path(published.uri),
-        "loss": curves("Loss on the preferences", {"training": (steps, losses)}, "optimizer step", "nats"),
-        "training_seconds": round(record.course.seconds, 1),
-        "left_out": record.left_out,
-    }
+    row = evaluating.learned_row(published, evaluator, measured)
+    metadata = _taught_metadata(published, evaluator.record)
     return dg.Output(row, metadata=metadata | _evaluator_metadata(row, measured))
 
 
@@ -231,6 +221,7 @@ def preferred_generator(  # noqa: PLR0917 (Dagster reads an asset's inputs from 
     generation: Generation,
     trainees: dg.ResourceParam[Trainees],
     mesh_rules: dg.ResourceParam[ColdStartRules],
+    benchmarks: BenchmarkFiles,
     storage: Storage,
     config: OptimizationConfig,
 ) -> dg.Output[pl.DataFrame]:
@@ -238,16 +229,14 @@ def preferred_generator(  # noqa: PLR0917 (Dagster reads an asset's inputs from 
     tuned = pl.concat([domain_generator, general_generator]).drop_nulls("uri")
     if not trainees.is_on or tuned.is_empty():
         return _not_optimized(NO_START if trainees.is_on else NOT_TRAINED)
-    start = tuned.sort("tuned_score", descending=True, nulls_last=True, maintain_order=True).row(
-        0, named=True
-    )
-    citations = _all(BranchCitation, branch_citations.values()).select(CITATION_COLUMNS)
-    pairs = first_pairs(_all(QuestionPreference, question_preferences.values()), citations)
-    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
-    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+    start = tuned.sort("tuned_score", descending=True, nulls_last=True, maintain_order=True).head(1)
+    citations = together(BranchCitation, branch_citations.values(), CITATION_COLUMNS).collect()
+    preferences = together(QuestionPreference, question_preferences.values()).collect()
+    pairs = first_pairs(preferences, citations, _benchmark_pmids(benchmarks))
+    similarity = similarity_from(mesh_descriptors, mesh_information_content, mesh_rules)
     ask = generation.asking(context, max_failed_share=1.0)
     loop = Loop(
-        settings=config.over(PreferenceOptimization() if start["base"] else EMBEDDED_OPTIMIZATION),
+        settings=config.over(PreferenceOptimization() if start.item(0, "base") else EMBEDDED_OPTIMIZATION),
         rules=config,
         margin=mesh_rules.margin,
         trial=trial_over(branch_citations, context_store.open(context_index), similarity, config),
@@ -257,7 +246,7 @@ def preferred_generator(  # noqa: PLR0917 (Dagster reads an asset's inputs from 
         log=context.log.info,
     )
     try:
-        rounds = loop.turn(start["uri"], start["generator"], citations, pairs)
+        rounds = loop.turn(start.item(0, "uri"), start.item(0, "generator"), citations, pairs)
     except TooFewPairs as error:
         context.log.warning(str(error))
         return _not_optimized(str(error))
@@ -294,24 +283,23 @@ def question_champion(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
 ) -> dg.Output[pl.DataFrame]:
     """Who asks the questions of the corpus: the better of two candidates, or a trained generator."""
     trained = champion.contestants(domain_generator, general_generator, preferred_generator)
-    hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
-    similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
-    trial = trial_over(branch_citations, context_store.open(context_index), similarity, config)
+    similarity = similarity_from(mesh_descriptors, mesh_information_content, mesh_rules)
+    preferences = together(QuestionPreference, question_preferences.values()).collect()
+    searcher = context_store.open(context_index)
+    trial = trial_over(branch_citations, searcher, similarity, config, among=preferences["pmid"])
     ask = generation.asking(context, max_failed_share=1.0)
     askers = {
         row["contestant"]: trained_generator(row["uri"], trainees, storage) for row in trained.to_dicts()
     }
-    preferences = _all(QuestionPreference, question_preferences.values())
-    tried = champion.best_of_two(preferences, trial.citations)
-    if askers and not trial.citations.is_empty():
-        tried = pl.concat([tried, trial.scores(askers, ask).select(tried.columns)])
-    chosen = champion.choose(tried, trained)
+    of_two = trial.scored(champion.best_of_two(preferences, trial.citations))
+    chosen = champion.choose(pl.concat([of_two, trial.scores(askers, ask)]), trained)
     metadata = _champion_metadata(chosen)
     return dg.Output(chosen, metadata=metadata | generation_metadata(ask.tallies, generation))
 
 
-def _all(schema: type[dy.Schema], partitions: Iterable[pl.LazyFrame]) -> pl.DataFrame:
-    return pl.concat([schema.create_empty().lazy(), *partitions]).collect()
+def _benchmark_pmids(benchmarks: BenchmarkFiles) -> list[int]:
+    """The citations that nothing is taught on: the audit and the benchmark ask about them."""
+    return [item.pmid for item in read_pubmedqa(benchmarks.pubmedqa)]
 
 
 def _titles(
@@ -332,6 +320,17 @@ def _not_optimized(reason: str) -> dg.Output[pl.DataFrame]:
     return dg.Output(empty, metadata={"rounds": 0, "why": reason})
 
 
+def _taught_metadata(published: Published, record: EvaluatorRecord) -> dict[str, Any]:
+    steps, losses = zip(*record.course.curve.train, strict=True)
+    return {
+        "trained_now": published.trained_now,
+        "path": dg.MetadataValue.path(published.uri),
+        "loss": curves("Loss on the preferences", {"training": (steps, losses)}, "optimizer step", "nats"),
+        "training_seconds": round(record.course.seconds, 1),
+        "left_out": record.left_out,
+    }
+
+
 def _evaluator_metadata(row: pl.DataFrame, measured: evaluating.Measured) -> dict[str, Any]:
     made, told = row.row(0, named=True), measured.identification
     agreed = {
@@ -344,9 +343,12 @@ def _evaluator_metadata(row: pl.DataFrame, measured: evaluating.Measured) -> dic
         "judges": made["evaluator"] if made["judges"] else COLD_START,
         "why": made["reason"],
         "by_branch": preview(measured.agreed, rows=measured.agreed.height),
-        "position_bias": preview(pl.DataFrame([vars(measured.bias) | {"changed": made["position_bias"]}])),
         "checkpoint": preview(row),
     }
+    if measured.bias:
+        metadata["position_bias"] = preview(
+            pl.DataFrame([vars(measured.bias) | {"changed": made["position_bias"]}])
+        )
     if agreed:
         metadata["agreement"] = intervals("Agreement with the cold start, held-out pairs", agreed)
     if known:
@@ -362,8 +364,8 @@ def _optimization_metadata(preferred: pl.DataFrame, rounds: list[Round]) -> dict
     records = {f"round {one.number}": one.record for one in rounds if one.record}
     courses = {
         "Loss": {name: record.course.curve.train for name, record in records.items()},
-        "Reward margin": {name: record.reward_margin.train for name, record in records.items()},
-        "Reward accuracy": {name: record.reward_accuracy.train for name, record in records.items()},
+        "Reward margin": _both({name: record.reward_margin for name, record in records.items()}),
+        "Reward accuracy": _both({name: record.reward_accuracy for name, record in records.items()}),
     }
     metadata: dict[str, Any] = {
         "current": preferred.filter("is_current").item(0, "generator"),
@@ -387,6 +389,12 @@ def _optimization_metadata(preferred: pl.DataFrame, rounds: list[Round]) -> dict
         for row in preferred.drop_nulls("score").to_dicts()
     }
     return metadata | ({"scores": intervals("MeSH score on held-out citations", scores)} if scores else {})
+
+
+def _both(courses: Mapping[str, RewardCurve]) -> dict[str, list[tuple[int, float]]]:
+    """Lines for the pairs trained on, and for those held out where there are some."""
+    held_out = {f"{name}, held out": curve.held_out for name, curve in courses.items() if curve.held_out}
+    return {name: curve.train for name, curve in courses.items()} | held_out
 
 
 def _champion_metadata(chosen: pl.DataFrame) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import polars as pl
 
 from mkailin_assets.preferences.tables import QuestionChampion
-from mkailin_assets.preferences.trial import lead, score_of
+from mkailin_assets.preferences.trial import is_better, lead, score_of
 from mkailin_assets.questions.tables import TrainedGenerator
 
 BEST_OF_TWO = "best of two"
@@ -16,11 +16,11 @@ def choose(tried: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
     names the contestants that are generators: contestant, and the columns of `TrainedGenerator`. A generator
     is champion where its questions score higher than the better of the two candidates by more than chance:
     the 95% interval of the lead lies above 0. Of several the one with the highest mean, of equal ones the
-    first. Without held-out citations nobody can show that, and best of two asks.
+    first. With fewer than twenty held-out citations nobody can show that, and best of two asks.
     """
     names = [BEST_OF_TWO, *trained["contestant"]]
     documents = tried.filter(contestant=BEST_OF_TWO).height
-    rows = []
+    rows, better = [], []
     for name in names:
         row = {"contestant": name, "documents": documents, "questions": 0, "is_champion": False}
         if documents:
@@ -35,9 +35,9 @@ def choose(tried: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
             if name != BEST_OF_TWO:
                 ahead = lead(tried, name, BEST_OF_TWO)
                 row |= {"lead": ahead.value, "lead_low": ahead.low, "lead_high": ahead.high}
+                better += [row] if is_better(ahead, documents) else []
         rows.append(row)
-    ahead_of_chance = [row for row in rows if row.get("lead_low", 0) > 0]
-    champion = max(ahead_of_chance, key=lambda row: row["score"], default=rows[0])
+    champion = max(better, key=lambda row: row["score"], default=rows[0])
     champion["is_champion"] = True
     schema = QuestionChampion.create_empty().schema
     described = trained.select("contestant", *TrainedGenerator.create_empty().columns)
@@ -51,21 +51,16 @@ def choose(tried: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
 
 
 def best_of_two(preferences: pl.DataFrame, citations: pl.DataFrame) -> pl.DataFrame:
-    """What the chosen candidates of these citations came to, as `Trial.scores` tells it of a generator.
+    """The preferred candidates of these citations as `Trial.scored` takes questions, under one name.
 
-    `preferences` is `QuestionPreference` of the branches that exist; a citation without a row counts 0.
+    `preferences` is `QuestionPreference` of the branches that exist, with a row for each of the citations.
     """
-    chosen = preferences.select("pmid", question="chosen_question", score="chosen_score")
+    chosen = preferences.select("pmid", question="chosen_question")
+    none = pl.when(pl.col("question").is_null()).then(pl.lit("neither generator wrote a question"))
     return (
-        citations.select("pmid")
-        .join(chosen, on="pmid", how="left", validate="1:1", maintain_order="left")
-        .select(
-            "pmid",
-            "question",
-            failure=pl.when(pl.col("question").is_null()).then(pl.lit("neither generator wrote a question")),
-            contestant=pl.lit(BEST_OF_TWO),
-            score=pl.col("score").fill_null(0.0),
-        )
+        citations.select("pmid", "branch")
+        .join(chosen, on="pmid", how="inner", validate="1:1", maintain_order="left")
+        .with_columns(role=pl.lit(BEST_OF_TWO), failure=none)
     )
 
 

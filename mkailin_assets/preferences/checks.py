@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from mkailin_assets.checkpoints import unaltered
 from mkailin_assets.metadata import none_may_be
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.preferences.assets import (
@@ -12,6 +13,7 @@ from mkailin_assets.preferences.assets import (
     question_champion,
     question_preferences,
 )
+from mkailin_resources.storage import Storage
 
 ROUNDING = 1e-9
 
@@ -98,7 +100,7 @@ def preferences_that_teach_have_two_questions(question_preferences: pl.DataFrame
 def preferred_generator_beats_its_start(preferred_generator: pl.DataFrame) -> dg.AssetCheckResult:
     """A generator after DPO asks better than its start on held-out citations, by more than chance."""
     rounds = preferred_generator.filter(pl.col("round") > 0)
-    best = rounds.sort("score", descending=True, nulls_last=True).head(1)
+    best = rounds.sort("is_current", "score", descending=True, nulls_last=True).head(1)
     if best.is_empty() or best.item(0, "lead") is None:
         return dg.AssetCheckResult(
             passed=False,
@@ -107,7 +109,7 @@ def preferred_generator_beats_its_start(preferred_generator: pl.DataFrame) -> dg
         )
     row = best.row(0, named=True)
     return dg.AssetCheckResult(
-        passed=row["lead_low"] > 0,
+        passed=row["is_current"],
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"round {row['round']}: MeSH score {row['score']:.3f}, lead over its start {row['lead']:+.3f} "
@@ -125,3 +127,19 @@ def there_is_one_champion_and_it_is_better_than_two(question_champion: pl.DataFr
     if question_champion.is_empty() or champions.is_empty():
         return dg.AssetCheckResult(passed=False, description="there is no champion")
     return none_may_be(wrong.select("contestant", "score", "lead", "lead_low"), "champions are not the best")
+
+
+@dg.asset_check(asset=evaluator_checkpoint)
+def the_evaluator_is_as_it_was_trained(
+    evaluator_checkpoint: pl.DataFrame, storage: Storage
+) -> dg.AssetCheckResult:
+    """Every file of a learned evaluator has the SHA-256 that its record lists."""
+    return unaltered(evaluator_checkpoint, storage)
+
+
+@dg.asset_check(asset=preferred_generator)
+def the_preferred_generators_are_as_they_were_trained(
+    preferred_generator: pl.DataFrame, storage: Storage
+) -> dg.AssetCheckResult:
+    """Every file of each round's checkpoint has the SHA-256 that its record lists."""
+    return unaltered(preferred_generator, storage)

@@ -1,5 +1,6 @@
 """Which of a citation's two questions found contexts that fit the citation best in MeSH (docs/method.md)."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -17,6 +18,7 @@ from mkailin_assets.questions.tables import ROLES
 Mode = Literal["corrected", "kailin_compat"]
 IcSource = Literal["corpus", "intrinsic"]
 KAILIN = "kailin"
+TIE = "tie"
 
 
 class DocumentSimilarity(Protocol):
@@ -74,6 +76,10 @@ class ColdStartRules(BaseModel, extra="forbid"):
         """The rules as text, another one for other rules."""
         return self.model_dump_json()
 
+    def score_version(self) -> str:
+        """What decides a score, as text: without the rules of what teaches."""
+        return json.dumps(self.scored_by)
+
     @property
     def scored_by(self) -> dict[str, str | float]:
         """What decides a score, as rows record it: mode, measure, ic_source, mention_weight."""
@@ -94,6 +100,13 @@ def similarity_of(
     if rules.mention_weight == 0:
         return documents
     return WithMentions(documents, Mentions(hierarchy.names), rules.mention_weight)
+
+
+def similarity_from(
+    descriptors: pl.DataFrame, information_content: pl.DataFrame, rules: ColdStartRules
+) -> DocumentSimilarity:
+    """The same from tables MeshDescriptor and MeshInformationContent."""
+    return similarity_of(MeshHierarchy.from_descriptors(descriptors), information_content, rules)
 
 
 def prefer_by_mesh(
@@ -178,7 +191,7 @@ def drop_reason(rules: ColdStartRules) -> pl.Expr:
         .then(pl.lit("neither generator wrote a question"))
         .when(pl.col("rejected_question").is_null())
         .then(pl.format("only the {} generator wrote a question", pl.col("chosen_role")))
-        .when(_bare(pl.col("chosen_question")) == _bare(pl.col("rejected_question")))
+        .when(bare(pl.col("chosen_question")) == bare(pl.col("rejected_question")))
         .then(pl.lit("both generators wrote the same question"))
         .when(~pl.col("scorable"))
         .then(pl.lit("the source has no heading with a place in the hierarchy"))
@@ -189,7 +202,7 @@ def drop_reason(rules: ColdStartRules) -> pl.Expr:
         .when((worst < rules.lowest) | (best > rules.highest))
         .then(pl.lit(f"a score lies outside {rules.lowest:g} to {rules.highest:g}"))
         .when(pl.col("margin") <= rules.margin)
-        .then(pl.lit(f"tie: the scores are within {rules.margin:g}"))
+        .then(pl.lit(f"{TIE}: the scores are within {rules.margin:g}"))
     )
 
 
@@ -210,5 +223,6 @@ def _with_scorable(sources: pl.DataFrame, similarity: DocumentSimilarity) -> pl.
     return sources.with_columns(scorable=pl.Series(itself, dtype=pl.Float64).is_not_nan())
 
 
-def _bare(question: pl.Expr) -> pl.Expr:
+def bare(question: pl.Expr) -> pl.Expr:
+    """A question without case, punctuation and white space: two that are so equal ask the same."""
     return question.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", "")

@@ -5,13 +5,14 @@ where the truth is known, against another citation's question. Only if it beats 
 than chance, does it judge.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from mkailin_assets.checkpoints import name_of
+from mkailin_assets.checkpoints import Published, name_of, publish_once
+from mkailin_assets.corpus.assembly import pmid_hash
 from mkailin_assets.preferences.agreement import (
     ALL,
     Calibration,
@@ -27,7 +28,14 @@ from mkailin_assets.preferences.agreement import (
     preferred_by_score,
 )
 from mkailin_assets.preferences.cold_start import DocumentSimilarity, question_scores
-from mkailin_assets.preferences.evaluator import Evaluator, evaluator_text, load_evaluator
+from mkailin_assets.preferences.evaluator import (
+    Evaluator,
+    EvaluatorTuning,
+    evaluator_fingerprint,
+    evaluator_text,
+    load_evaluator,
+    train_evaluator,
+)
 from mkailin_assets.preferences.judge import judged
 from mkailin_assets.preferences.tables import EvaluatorCheckpoint
 from mkailin_assets.questions.candidates import document_of
@@ -35,14 +43,19 @@ from mkailin_assets.retrieval.pairs import is_held_out
 from mkailin_assets.retrieval.update import one_row
 from mkailin_resources.generation import Ask
 from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
 
 SEED = 20
 _SIDES = ("first", "second")
 # Of each pair: pmid, preferred ("first", "second" or null), in_order and swapped likewise, difference (the
-# score of the first minus the second, null without scores) and fingerprints of the texts that a model wrote.
+# score of the first minus the second, null without scores), reason (why neither), fingerprints of its texts.
 Judge = Callable[[pl.DataFrame], pl.DataFrame]
+
+
+class StaleEvaluator(RuntimeError):
+    """The evaluator that was measured is not the one that the settings name."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Measured:
     agreed: pl.DataFrame
     by_role: float | None
     calibration: Calibration | None
-    bias: PositionBias
+    bias: PositionBias | None
     identification: Identification
 
 
@@ -95,15 +108,15 @@ def pairs_to_judge(
     )
 
 
-def to_teach(pairs: pl.DataFrame) -> pl.DataFrame:
-    """The kept pairs of `pairs_to_judge` as `train_evaluator` takes them."""
+def to_teach(pairs: pl.DataFrame, benchmark: Collection[int]) -> pl.DataFrame:
+    """The kept pairs of `pairs_to_judge` as `train_evaluator` takes them, none of the benchmark's."""
     names = {"first": "chosen", "second": "rejected"}
     renamed = {
         f"{side}_{what}": f"{verdict}_{what}"
         for side, verdict in names.items()
         for what in ("question", "context_titles")
     }
-    return pairs.filter("kept").rename(renamed)
+    return pairs.filter("kept", ~pl.col("pmid").is_in(list(benchmark))).rename(renamed)
 
 
 def learned(evaluator: Evaluator) -> Judge:
@@ -127,13 +140,13 @@ def learned(evaluator: Evaluator) -> Judge:
             for side in _SIDES
         )
         preferred = preferred_by_score(first, second)
-        swapped = preferred_by_score(second, first).replace({"first": "second", "second": "first"})
         return pairs.select(
             "pmid",
             preferred=preferred,
             in_order=preferred,
-            swapped=swapped,
+            swapped=preferred,
             difference=first - second,
+            reason=pl.lit(None, pl.String),
             fingerprints=pl.lit([], pl.List(pl.String)),
         )
 
@@ -145,22 +158,38 @@ def asked(generator: TextGenerator, ask: Ask) -> Judge:
 
     def verdicts(pairs: pl.DataFrame) -> pl.DataFrame:
         return judged(pairs, generator, ask).select(
-            "pmid", "preferred", "in_order", "swapped", "fingerprints", difference=pl.lit(None, pl.Float64)
+            "pmid",
+            "preferred",
+            "in_order",
+            "swapped",
+            "reason",
+            "fingerprints",
+            difference=pl.lit(None, pl.Float64),
         )
 
     return verdicts
 
 
 def judge_of(made: Mapping[str, Any], trainees: Trainees, storage: Storage, ask: Ask) -> Judge:
-    """The judge of an `EvaluatorCheckpoint` row: a learned one, or the language model of the settings."""
-    if made["kind"] == "judge" and trainees.judge:
+    """The judge of an `EvaluatorCheckpoint` row: a learned one, or the language model of the settings.
+
+    Raises `StaleEvaluator` where the settings name another one by now.
+    """
+    named = trainees.judge.name if trainees.judge else trainees.evaluator
+    if made["kind"] == "judge" and trainees.judge and named == made["evaluator"]:
         return asked(trainees.judge, ask)
+    if made["kind"] == "judge" or trainees.judge:
+        raise StaleEvaluator(
+            f"evaluator_checkpoint was measured with {made['evaluator']}, the settings name {named} by now: "
+            "materialize evaluator_checkpoint again"
+        )
     return learned(load_evaluator(storage.local_folder(made["uri"])))
 
 
 def measure(judge: Judge, pairs: pl.DataFrame, similarity: DocumentSimilarity, most: int) -> Measured:
-    """Measure a judge on the held-out ones of `pairs_to_judge`, at most so many of them, by PMID."""
-    held_out = pairs.filter(split="held_out")
+    """Measure a judge on the held-out ones of `pairs_to_judge`, at most so many, by a hash of the PMID."""
+    drawn = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "trial"), return_dtype=pl.UInt64)
+    held_out = pairs.filter(split="held_out").sort(drawn)
     of_cold_start = held_out.filter("kept").head(most)
     verdicts = of_cold_start.select("pmid", "branch").join(judge(of_cold_start), on="pmid", validate="1:1")
     differences = verdicts["difference"].drop_nulls().to_list()
@@ -168,23 +197,59 @@ def measure(judge: Judge, pairs: pl.DataFrame, similarity: DocumentSimilarity, m
         agreed=agreement(verdicts),
         by_role=_by_role(pairs.filter("kept", split="train"), of_cold_start),
         calibration=calibration(differences) if differences else None,
-        bias=position_bias(verdicts),
+        # One that gives each question a score of its own has none.
+        bias=position_bias(verdicts) if verdicts["difference"].null_count() else None,
         identification=_identification(judge, held_out.head(most), similarity),
     )
 
 
-def checkpoint_row(
+def taught(
+    pairs: pl.DataFrame,
+    base: ModelName | None,
+    settings: EvaluatorTuning,
+    storage: Storage,
+    log: Callable[[str], None],
+) -> tuple[Published, Evaluator]:
+    """The evaluator that these pairs (`to_teach`) make of a base, ready to judge; trained at most once.
+
+    Raises what `train_evaluator` raises.
+    """
+    published = publish_once(
+        storage,
+        "evaluators",
+        evaluator_fingerprint(base, pairs, settings),
+        lambda folder, work: train_evaluator(base, pairs, settings, folder, work, log),
+    )
+    return published, load_evaluator(storage.local_folder(published.uri))
+
+
+def learned_row(published: Published, evaluator: Evaluator, measured: Measured) -> pl.DataFrame:
+    """The `EvaluatorCheckpoint` row of a learned evaluator."""
+    record = evaluator.record
+    return _row("reward", name_of(record), measured, published.uri, record.fingerprint, record.pairs)
+
+
+def judge_row(judge: TextGenerator, measured: Measured) -> pl.DataFrame:
+    """The `EvaluatorCheckpoint` row of a language model that judges."""
+    return _row("judge", judge.name, measured)
+
+
+def no_evaluator(evaluator: str, reason: str) -> pl.DataFrame:
+    """The `EvaluatorCheckpoint` row where the cold start judges, with the reason."""
+    none = {"pairs": 0, "held_out_pairs": 0, "trials": 0, "judges": False}
+    return one_row(EvaluatorCheckpoint, kind="cold_start", evaluator=evaluator, reason=reason, **none)
+
+
+def _row(  # noqa: PLR0917
     kind: str,
     evaluator: str,
     measured: Measured,
-    *,
     uri: str | None = None,
     fingerprint: str | None = None,
     pairs: int = 0,
 ) -> pl.DataFrame:
-    """The `EvaluatorCheckpoint` row of a measured evaluator."""
     overall, told = measured.agreed.filter(branch=ALL).row(0, named=True), measured.identification
-    bias, calibrated = measured.bias.changed, measured.calibration
+    bias, calibrated = measured.bias and measured.bias.changed, measured.calibration
     lead: Any = told.lead
     return one_row(
         EvaluatorCheckpoint,
@@ -209,17 +274,6 @@ def checkpoint_row(
         judges=told.beats_cold_start,
         reason=str(told),
     )
-
-
-def no_evaluator(evaluator: str, reason: str) -> pl.DataFrame:
-    """The `EvaluatorCheckpoint` row where the cold start judges, with the reason."""
-    none = {"pairs": 0, "held_out_pairs": 0, "trials": 0, "judges": False}
-    return one_row(EvaluatorCheckpoint, kind="cold_start", evaluator=evaluator, reason=reason, **none)
-
-
-def name_of_evaluator(evaluator: Evaluator) -> str:
-    """What rows call a learned evaluator."""
-    return name_of(evaluator.record)
 
 
 def _by_role(train: pl.DataFrame, held_out: pl.DataFrame) -> float | None:

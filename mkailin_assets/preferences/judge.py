@@ -20,7 +20,6 @@ VERDICTS: dict[str, Any] = {
     "reason": pl.String,
     "in_order": pl.String,
     "swapped": pl.String,
-    "explanation": pl.String,
     "fingerprints": pl.List(pl.String),
 }
 
@@ -31,8 +30,8 @@ def judged(pairs: pl.DataFrame, generator: TextGenerator, ask: Ask) -> pl.DataFr
     `pairs` has pmid (each once), title, abstract, first_question and second_question. Two different questions
     are asked about twice, the second time with the second one shown first; `in_order` and `swapped` say which
     question of the pair was preferred then. Where it is the same, it is preferred; else `reason` says why
-    neither is. `explanation` is what the judge said of the pair in order, `fingerprints` are those of its two
-    texts. Raises what `ask` raises. Memory grows with the text of the pairs.
+    neither is. `fingerprints` are those of its two texts. Raises what `ask` raises. Memory grows with the
+    text of the pairs.
     """
     rows = pairs.select("pmid", "title", "abstract", "first_question", "second_question").to_dicts()
     asked = [row for row in rows if _nothing_to_ask(row) is None]
@@ -93,6 +92,5 @@ def _verdict(row: Mapping[str, Any], replies: Mapping[str, Reply]) -> dict[str, 
         "reason": reason,
         "in_order": in_order,
         "swapped": swapped,
-        "explanation": said[0].reason if said[0] else None,
         "fingerprints": [reply.fingerprint for reply in given],
     }

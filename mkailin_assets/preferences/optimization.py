@@ -29,6 +29,7 @@ LEAST_PAIRS = 20
 # Part of what names a checkpoint: raise it when the same input is to give another generator.
 RECIPE = "1"
 SAME = "both of its questions are the same"
+UNEVEN = "held out, and beyond whole batches"
 
 Pair = dict[str, list[int]]
 
@@ -122,6 +123,10 @@ def optimize(  # noqa: PLR0917
         encoder = QuestionEncoder(tokenizer, begun.max_characters, adapters.window(model, settings))
         encoded, left_out = encoded_pairs(pairs, encoder)
         _check_left(encoded, left_out)
+        uneven = _uneven(len(encoded["held_out"]), settings.batch_size)
+        if uneven:
+            left_out[UNEVEN] = uneven
+            encoded["held_out"] = encoded["held_out"][:-uneven]
         trainer = _trainer(model, tokenizer, encoded, settings, checkpoints)
         course = train_to_the_end(trainer, checkpoints, log)
     model.delete_adapter("ref")
@@ -190,6 +195,11 @@ def _pair(chosen: EncodedQuestion, rejected: EncodedQuestion) -> Pair:
         "chosen_ids": chosen.reply[first : chosen.last],
         "rejected_ids": rejected.reply[first : rejected.last],
     }
+
+
+def _uneven(held_out: int, batch_size: int) -> int:
+    """Held-out pairs beyond whole batches: TRL takes the mean of batches, and each pair is to count."""
+    return held_out % batch_size if held_out > batch_size else 0
 
 
 def _check_left(encoded: dict[str, list[Pair]], left_out: dict[str, int]) -> None:

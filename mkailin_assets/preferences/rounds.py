@@ -5,7 +5,7 @@ candidates of each citation. For a later round the generator of the round before
 citations; its question stands against the one that was preferred until then, and the higher MeSH score wins.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,16 @@ from mkailin_assets.adapters import AdapterRecord, read_record
 from mkailin_assets.checkpoints import name_of, publish_once, trained_generator
 from mkailin_assets.corpus.assembly import pmid_hash
 from mkailin_assets.intervals import Estimate
+from mkailin_assets.preferences.cold_start import bare
 from mkailin_assets.preferences.optimization import (
     OptimizationRecord,
     PreferenceOptimization,
+    TooFewPairs,
     optimization_fingerprint,
     optimize,
 )
 from mkailin_assets.preferences.tables import PreferredGenerator
-from mkailin_assets.preferences.trial import Trial, lead, score_of
+from mkailin_assets.preferences.trial import Trial, is_better, lead, score_of
 from mkailin_assets.retrieval.pairs import is_held_out
 from mkailin_resources.generation import Ask
 from mkailin_resources.storage import Storage
@@ -70,14 +72,21 @@ class Loop:
         """All rounds, the start first; trained at most once each.
 
         `citations` are those the pairs are about (`trial.CITATION_COLUMNS`), `pairs` has `PAIR_COLUMNS`.
-        Raises `TooFewPairs`, and what training and asking raise; whole rounds stay published.
+        Ends where a later round has too few. Raises `TooFewPairs` where the first one has, and what training
+        and asking raise; whole rounds stay published.
         """
         rounds = [Round(0, start_uri, start_name, None)]
         for number in range(1, self.rules.rounds + 1):
             if number > 1:
                 pairs = self._next_pairs(rounds[-1], citations, pairs)
                 self.log(f"round {number}: {pairs.height:,} pairs from the questions of round {number - 1}")
-            rounds.append(self._optimized(number, rounds[-1].uri, pairs))
+            try:
+                rounds.append(self._optimized(number, rounds[-1].uri, pairs))
+            except TooFewPairs as error:
+                if number == 1:
+                    raise
+                self.log(f"the loop ends with round {number - 1}: {error}")
+                break
         return rounds
 
     def _optimized(self, number: int, start_uri: str, pairs: pl.DataFrame) -> Round:
@@ -110,9 +119,14 @@ class Loop:
         return described(rounds, tried, self.storage)
 
 
-def first_pairs(preferences: pl.DataFrame, citations: pl.DataFrame) -> pl.DataFrame:
-    """The pairs of round 1, `PAIR_COLUMNS` by PMID: the kept `QuestionPreference` rows with their texts."""
-    kept = preferences.filter("kept").select(
+def first_pairs(
+    preferences: pl.DataFrame, citations: pl.DataFrame, benchmark: Collection[int] = ()
+) -> pl.DataFrame:
+    """The pairs of round 1, `PAIR_COLUMNS` by PMID: the kept `QuestionPreference` rows with their texts.
+
+    Those about citations of the benchmark are not among them.
+    """
+    kept = preferences.filter("kept", ~pl.col("pmid").is_in(list(benchmark))).select(
         "pmid", "chosen_score", chosen="chosen_question", rejected="rejected_question"
     )
     return _with_split(kept.join(citations.select("pmid", "title", "abstract"), on="pmid", validate="1:1"))
@@ -128,7 +142,7 @@ def next_pairs(pairs: pl.DataFrame, written: pl.DataFrame, margin: float) -> pl.
     both = pairs.join(new, on="pmid", how="inner", validate="1:1")
     wins = pl.col("new_score") > pl.col("chosen_score")
     apart = (pl.col("new_score") - pl.col("chosen_score").fill_null(0.0)).abs() > margin
-    differs = pl.col("new").str.to_lowercase() != pl.col("chosen").str.to_lowercase()
+    differs = bare(pl.col("new")) != bare(pl.col("chosen"))
     clear = both.with_columns(pl.col("chosen_score").fill_null(0.0)).filter(apart, differs)
     return _with_split(
         clear.select(
@@ -149,10 +163,16 @@ def described(rounds: Sequence[Round], tried: pl.DataFrame | None, storage: Stor
     interval of the lead lies above 0. If none does, that is round 0.
     """
     rows = [_row(one, tried, storage) for one in rounds]
-    better = [row for row in rows[1:] if row["lead_low"] is not None and row["lead_low"] > 0]
+    better = [row for one, row in zip(rounds, rows, strict=True) if one.number and _is_better(tried, one)]
     current = max(better, key=lambda row: row["score"], default=rows[0])
     made = [row | {"is_current": row is current} for row in rows]
     return pl.DataFrame(made, schema=PreferredGenerator.create_empty().schema)
+
+
+def _is_better(tried: pl.DataFrame | None, one: Round) -> bool:
+    if tried is None:
+        return False
+    return is_better(lead(tried, str(one.number), "0"), tried.filter(contestant="0").height)
 
 
 def _row(one: Round, tried: pl.DataFrame | None, storage: Storage) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Tables of the preferences stage."""
 
+from typing import get_args
+
 import dataframely as dy
 
 from mkailin_assets.questions.tables import TrainedGenerator
 from mkailin_assets.tables import one_of
+from mkailin_resources.trainees import EvaluatorKind
 
 COLD_START = "cold start"
-EVALUATOR_KINDS = ("reward", "judge", "cold_start")
+EVALUATOR_KINDS: tuple[str, ...] = get_args(EvaluatorKind)
 
 
 class ColdStartPreference(dy.Schema):
@@ -66,6 +69,7 @@ class QuestionPreference(ColdStartPreference):
 
     judge = dy.String(description="What judged the pair: the evaluator's name, or cold start")
     evaluator_margin = dy.Float64(nullable=True, description="Chosen minus rejected score of the evaluator")
+    evaluator_reason = dy.String(nullable=True, description="Why the evaluator prefers neither")
     fingerprints = dy.List(dy.String(), description="Hashes of what decided a language model's verdicts")
 
 

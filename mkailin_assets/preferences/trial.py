@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from mkailin_assets.corpus.assembly import pmid_hash
 from mkailin_assets.intervals import Estimate, mean
+from mkailin_assets.preferences.branches import together
 from mkailin_assets.preferences.cold_start import DocumentSimilarity, question_scores
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.questions.candidates import candidate_questions
@@ -23,6 +24,7 @@ from mkailin_resources.generation import Ask
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.searcher import Searcher
 
+LEAST_CITATIONS = 20
 CITATION_COLUMNS = ("pmid", "branch", "pubmed_file", "content_hash", "title", "abstract", "headings")
 
 
@@ -64,32 +66,52 @@ def trial_over(
     searcher: Searcher,
     similarity: DocumentSimilarity,
     rules: TrialRules,
+    among: pl.Series | None = None,
 ) -> Trial:
-    """The ground that these branches (`BranchCitation`) offer."""
-    frames = [BranchCitation.create_empty().lazy(), *branch_citations.values()]
-    citations = held_out(pl.concat(frames), similarity, rules.documents)
-    return Trial(citations, searcher, similarity, rules.k)
+    """The ground that these branches (`BranchCitation`) offer; `among`: PMIDs, where not all may be drawn."""
+    citations = together(BranchCitation, branch_citations.values(), CITATION_COLUMNS)
+    if among is not None:
+        citations = citations.filter(pl.col("pmid").is_in(among.implode()))
+    return Trial(held_out(citations, similarity, rules.documents), searcher, similarity, rules.k)
 
 
 def held_out(citations: pl.LazyFrame, similarity: DocumentSimilarity, at_most: int) -> pl.DataFrame:
-    """Citations (`BranchCitation`) that no generator is trained on and that can be scored, by PMID.
+    """Citations (`CITATION_COLUMNS`) that no generator is trained on and that can be scored, by PMID.
 
     Those with an abstract and a heading that has a place in the hierarchy; `at_most` of them, the same ones
-    whatever else the corpus holds: those with the lowest hash of their PMID.
+    whatever else the corpus holds: those with the lowest hash of their PMID. In memory are all PMIDs, and the
+    texts of some hundred citations.
     """
-    pmids = citations.select("pmid").collect().to_series()
-    kept = pmids.filter(pmids.map_elements(is_held_out, return_dtype=pl.Boolean))
-    wanted = citations.filter(pl.col("pmid").is_in(kept.implode()), pl.col("abstract").list.len() > 0)
-    found = wanted.select(*CITATION_COLUMNS, heading_uis()).collect()
-    headings = found["heading_uis"].to_list()
+    pmids = citations.select("pmid").collect().to_series().to_list()
+    drawn = sorted(filter(is_held_out, pmids), key=lambda pmid: pmid_hash(pmid, "trial"))
+    found = [citations.filter(False).collect()]
+    for start in range(0, len(drawn), at_most):
+        some = pl.Series(drawn[start : start + at_most], dtype=pl.Int64)
+        read = citations.filter(pl.col("pmid").is_in(some.implode()), pl.col("abstract").list.len() > 0)
+        found.append(_scorable(read.collect(), similarity))
+        if sum(map(len, found)) >= at_most:
+            break
+    place = pl.col("pmid").replace_strict({pmid: place for place, pmid in enumerate(drawn)}, default=None)
+    return pl.concat(found).bottom_k(at_most, by=place).sort("pmid")
+
+
+def _scorable(citations: pl.DataFrame, similarity: DocumentSimilarity) -> pl.DataFrame:
+    headings = citations.select(heading_uis()).to_series().to_list()
     itself = pl.Series(similarity.best_match_averages(headings, headings), dtype=pl.Float64)
-    drawn = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "trial"), return_dtype=pl.UInt64)
-    return found.filter(itself.is_not_nan()).bottom_k(at_most, by=drawn).sort("pmid").drop("heading_uis")
+    return citations.filter(itself.is_not_nan())
 
 
 def score_of(tried: pl.DataFrame, contestant: str) -> Estimate:
     """Mean score of a contestant over the citations, with its 95% interval."""
     return mean(tried.filter(contestant=contestant)["score"].to_list())
+
+
+def is_better(gain: Estimate, citations: int) -> bool:
+    """Whether a lead over so many citations is more than chance: all of its 95% interval lies above 0.
+
+    Of fewer than twenty an interval says nothing.
+    """
+    return citations >= LEAST_CITATIONS and gain.low > 0
 
 
 def lead(tried: pl.DataFrame, ours: str, theirs: str) -> Estimate:

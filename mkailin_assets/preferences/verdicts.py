@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from mkailin_assets.preferences.cold_start import TIE
 from mkailin_assets.preferences.tables import COLD_START, QuestionPreference
 
 
@@ -10,14 +11,18 @@ def by_cold_start(preferences: pl.DataFrame) -> pl.DataFrame:
     return preferences.with_columns(
         judge=pl.lit(COLD_START),
         evaluator_margin=pl.lit(None, pl.Float64),
+        evaluator_reason=pl.lit(None, pl.String),
         fingerprints=pl.lit([], pl.List(pl.String)),
     ).select(QuestionPreference.create_empty().columns)
 
 
 def to_judge(preferences: pl.DataFrame) -> pl.DataFrame:
-    """The pairs of a `ColdStartPreference` table that an evaluator can judge: two different questions."""
-    same = pl.col("chosen_question").str.to_lowercase() == pl.col("rejected_question").str.to_lowercase()
-    return preferences.filter(pl.col("rejected_question").is_not_null(), ~same)
+    """The pairs of a `ColdStartPreference` table that an evaluator may judge: those that teach, and ties.
+
+    What teaches nothing for another reason (a question is missing, both are the same, a score lies outside
+    the window, nothing could be scored) teaches nothing, whoever judges.
+    """
+    return preferences.filter(pl.col("kept") | pl.col("reason").str.starts_with(TIE))
 
 
 def by_evaluator(preferences: pl.DataFrame, verdicts: pl.DataFrame, evaluator: str) -> pl.DataFrame:
@@ -25,12 +30,12 @@ def by_evaluator(preferences: pl.DataFrame, verdicts: pl.DataFrame, evaluator: s
 
     `verdicts` has a row for some of the citations of `preferences` (`ColdStartPreference`): pmid, preferred
     ("first" for the question that the cold start chose, "second" for the other, null for neither),
-    `difference` (the evaluator's score of the first minus the second, null where it gives none) and
-    `fingerprints` of what a language model wrote. A pair with
-    a verdict is one to learn from, whatever the margin of its MeSH scores; where the evaluator has none, the
-    cold start's verdict and reason stand.
+    `difference` (the evaluator's score of the first minus the second, null where it gives none), `reason`
+    (why it prefers neither) and `fingerprints` of what a language model wrote. A pair with a verdict is one
+    to learn from, whatever the margin of its MeSH scores; where the evaluator has none, the cold start's
+    verdict and reason stand, and `evaluator_reason` says why it has none.
     """
-    given = verdicts.select("pmid", "preferred", "difference", written="fingerprints")
+    given = verdicts.select("pmid", "preferred", "difference", why="reason", written="fingerprints")
     rows = by_cold_start(preferences).join(
         given,
         on="pmid",
@@ -52,6 +57,7 @@ def by_evaluator(preferences: pl.DataFrame, verdicts: pl.DataFrame, evaluator: s
         margin=pl.when(turned).then(-pl.col("margin")).otherwise("margin"),
         kept=judged | pl.col("kept"),
         reason=pl.when(~judged).then("reason"),
+        evaluator_reason="why",
         fingerprints=pl.coalesce("written", "fingerprints"),
         judge=pl.when(judged).then(pl.lit(evaluator)).otherwise("judge"),
         evaluator_margin=pl.when(turned).then(-pl.col("difference")).when(judged).then("difference"),

@@ -7,16 +7,15 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from mkailin_assets.checkpoints import TrainingOverrides, trained_generator
+from mkailin_assets.checkpoints import AdapterOverrides, trained_generator
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
-from mkailin_assets.mesh.hierarchy import MeshHierarchy
 from mkailin_assets.metadata import bars, counts, curves, histogram, intervals, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, mesh_branches
-from mkailin_assets.preferences.cold_start import ColdStartRules, similarity_of
+from mkailin_assets.preferences.cold_start import ColdStartRules, similarity_from
 from mkailin_assets.preferences.trial import TrialRules, trial_over
 from mkailin_assets.questions import candidates
 from mkailin_assets.questions.bioasq import BioASQ, read_bioasq
@@ -65,7 +64,7 @@ class ContextConfig(dg.Config):
         return Filters(self.from_year, self.to_year, tuple(self.branches), tuple(self.languages))
 
 
-class GeneratorConfig(TrainingOverrides, TrialRules):
+class GeneratorConfig(AdapterOverrides, TrialRules):
     """What is changed of the tuning of a generator, and on what it is tried."""
 
 
@@ -132,8 +131,7 @@ def _generator(role: Trainee) -> dg.AssetsDefinition:
             context.log.warning(str(error))
             row = checkpoint_row(role, start, str(error))
             return dg.Output(row, metadata={"asks": start.name, "why": str(error)})
-        hierarchy = MeshHierarchy.from_descriptors(mesh_descriptors)
-        similarity = similarity_of(hierarchy, mesh_information_content, mesh_rules)
+        similarity = similarity_from(mesh_descriptors, mesh_information_content, mesh_rules)
         trial = trial_over(branch_citations, context_store.open(context_index), similarity, config)
         ask = generation.asking(context, max_failed_share=1.0)
         asker = trained_generator(made[0].uri, trainees, storage)
@@ -231,7 +229,7 @@ def _generator_metadata(row: pl.DataFrame, trained_now: bool, record: GeneratorR
     }
     metadata: dict[str, Any] = {
         "asks": made["asks"],
-        "why": made["reason"] or "its questions score at least as high on held-out citations",
+        "why": made["reason"] or "on held-out citations its questions score higher, beyond chance",
         "trained_now": trained_now,
         "path": dg.MetadataValue.path(made["uri"]),
         "loss": curves("Loss on the questions", lines, x="optimizer step", y="nats a token"),

@@ -7,7 +7,7 @@ import polars as pl
 
 from mkailin_assets.adapters import read_record
 from mkailin_assets.checkpoints import Published, name_of, publish_once, trained_generator
-from mkailin_assets.preferences.trial import Trial, lead, score_of
+from mkailin_assets.preferences.trial import Trial, is_better, lead, score_of
 from mkailin_assets.questions.finetuning import (
     GeneratorRecord,
     GeneratorTuning,
@@ -75,25 +75,25 @@ def checkpoint_row(
 def tried(
     row: pl.DataFrame, start: TextGenerator, asker: TextGenerator, trial: Trial, ask: Ask
 ) -> pl.DataFrame:
-    """The `GeneratorCheckpoint` row after tuned one and start were tried: the one that scores higher asks.
+    """The `GeneratorCheckpoint` row after both were tried: the tuned one asks if it is better (`is_better`).
 
-    Equal scores go to the tuned one. Raises what `ask` raises.
+    Raises what `ask` raises.
     """
     if trial.citations.is_empty():
         return row.with_columns(reason=pl.lit(NO_HELD_OUT))
     scores = trial.scores({START: start, TUNED: asker}, ask)
     before, after, gain = score_of(scores, START), score_of(scores, TUNED), lead(scores, TUNED, START)
-    is_better = after.value >= before.value
-    reason = f"its questions score lower than those of {start.name} on held-out citations"
+    asks = is_better(gain, trial.citations.height)
+    reason = f"on held-out citations its questions score no higher than those of {start.name}, beyond chance"
     return row.with_columns(
-        asks=pl.lit(asker.name if is_better else start.name),
+        asks=pl.lit(asker.name if asks else start.name),
         documents=pl.lit(trial.citations.height, pl.Int64),
         start_score=pl.lit(before.value),
         tuned_score=pl.lit(after.value),
         lead=pl.lit(gain.value),
         lead_low=pl.lit(gain.low),
         lead_high=pl.lit(gain.high),
-        reason=pl.lit(None if is_better else reason, pl.String),
+        reason=pl.lit(None if asks else reason, pl.String),
     )
 
 

@@ -1,12 +1,11 @@
 """The training stage: the corpus becomes a model."""
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from mkailin_assets.checkpoints import publish_once
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import curves, preview
 from mkailin_assets.tables import table
@@ -20,7 +19,7 @@ from mkailin_assets.training.checkpoints import (
 )
 from mkailin_assets.training.finetune import FinetuneSettings
 from mkailin_assets.training.tables import Checkpoint
-from mkailin_resources.storage import Storage, StorageError
+from mkailin_resources.storage import Storage
 
 WEAK = (
     "A Llama of about a million parameters with random weights, trained for minutes: it shows that corpus, "
@@ -45,15 +44,14 @@ def finetuned_checkpoint(
     """A small Llama after supervised fine-tuning on the corpus: LoRA adapter, base and record in a folder."""
     settings = FinetuneSettings(**config.model_dump())
     name = fingerprint(training_corpus, settings)
-    uri = str(storage.path("checkpoints", "finetuned", name))
-    try:
-        folder, trained_now = storage.local_folder(uri), False
-    except StorageError:
-        with tempfile.TemporaryDirectory() as scratch:
-            train_checkpoint(training_corpus, settings, Path(scratch), context.log.info)
-            uri = storage.publish_folder(Path(scratch), "checkpoints", "finetuned", name)
-        folder, trained_now = storage.local_folder(uri), True
-    record = read_record(folder)
+    published = publish_once(
+        storage,
+        "finetuned",
+        name,
+        lambda folder, _: train_checkpoint(training_corpus, settings, folder, context.log.info),
+    )
+    uri, trained_now = published.uri, published.trained_now
+    record = read_record(storage.local_folder(uri))
     checkpoint = checkpoint_row(uri, record)
     return dg.Output(
         checkpoint,
