@@ -1,6 +1,7 @@
 """The loop: preferences of one round make the pairs of the next, and the best that beats its start stays."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,12 @@ def test_the_loop_turns_twice_trains_each_round_once_and_compares_them_in_one_ta
     table = PreferredGenerator.validate(loop.table(rounds))
     assert table["score"].null_count() == 0
     assert table["documents"].to_list() == [4, 4, 4]
+
+    said.clear()
+    strict = replace(loop, margin=2)
+    ended = strict.turn(published.uri, name_of(record), citations, pairs)
+    assert [one.number for one in ended] == [0, 1]
+    assert said[-1].startswith("the loop ends with round 1: preference optimization needs at least 20 pairs")
 
     said.clear()
     again = loop.turn(published.uri, name_of(record), citations, pairs)

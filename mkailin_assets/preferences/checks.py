@@ -109,7 +109,7 @@ def preferred_generator_beats_its_start(preferred_generator: pl.DataFrame) -> dg
         )
     row = best.row(0, named=True)
     return dg.AssetCheckResult(
-        passed=row["is_current"],
+        passed=row["is_current"] and row["lead_low"] > 0,
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"round {row['round']}: MeSH score {row['score']:.3f}, lead over its start {row['lead']:+.3f} "
