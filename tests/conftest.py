@@ -11,24 +11,28 @@ from upath import UPath
 
 # Groups of tests that take more than ten seconds, the longest first.
 LONGEST = (
-    "test_vllm",
-    "test_distill",
     "distilled",
+    "test_vllm",
+    "test_corpus_carries_through",
     "test_retrieval_finetuning",
     "test_models_end_to_end",
     "mesh_2024",
     "test_generation_store",
-    "test_retrieval_checkpoint",
-    "test_corpus_carries_through",
+    "test_distill",
     "test_pubmed_fuzz",
+    "test_questions_finetuning",
+    "test_preference_optimization",
     "test_retrieval_index",
+    "test_retrieval_checkpoint",
+    "test_evaluator",
     "test_automation",
+    "test_retrieval_encoders",
     "test_eutils",
     "test_nlm",
-    "test_retrieval_encoders",
+    "test_rounds",
     "test_transformers_model",
     "test_storage",
-    "test_endpoint",
+    "test_pubmed_assets",
 )
 
 

@@ -18,16 +18,16 @@ from mkailin_resources.profiles import Settings
 BRANCHES = ("C04", "C06", "F03")  # the sample's update leaves C06 alone
 UPDATE = "pubmed26n0003"
 FILES = ("pubmed26n0001", "pubmed26n0002", UPDATE)
-TRAINED = ("finetuned_checkpoint", "benchmark_report")
+BEYOND = ("finetuned_checkpoint", "benchmark_report", "retrieval_report", "evaluator_audit")
 
 
 class UpToTheCorpus(Distillation):
-    """The lineage without training or, with `corpus_alone`, with the branches as they are."""
+    """The lineage as far as the corpus or, with `corpus_alone`, with the branches as they are."""
 
     corpus_alone = False
 
     def _assets_of(self, job: str) -> list[str]:
-        wanted = [name for name in super()._assets_of(job) if name not in TRAINED]
+        wanted = [name for name in super()._assets_of(job) if name not in BEYOND]
         return [] if self.corpus_alone and set(wanted) <= set(BRANCH_TABLES) else wanted
 
     def _gather_branches(self, branches: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """Each check of what learns from preferences passes on sound tables and fails on broken ones."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -25,7 +26,8 @@ from mkailin_assets.questions.tables import GeneratorCheckpoint, QuestionExempla
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.sample import PUBMEDQA_FILE
 
-BENCHMARKS = BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE))
+Outcome = Callable[..., dg.AssetCheckResult]
+BENCHMARKS = BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE), retrieval="")
 # Does a modified Atkins diet improve quality of life in people with drug-resistant epilepsy?
 ITEM = read_pubmedqa(PUBMEDQA_FILE).items[2]
 ASKED = "Does amarin prevent stroke in the old?"
@@ -36,19 +38,37 @@ def table(schema: Any, *rows: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=schema.create_empty().schema)
 
 
+@pytest.fixture(scope="module")
+def outcome() -> Iterator[Outcome]:
+    """What a check says of tables; in one context, as Dagster makes a database for each call without."""
+    with dg.build_op_context() as context:
+
+        def call(
+            check: dg.AssetChecksDefinition, *tables: pl.DataFrame, **resources: Any
+        ) -> dg.AssetCheckResult:
+            result = check(context, *tables, **resources)
+            assert isinstance(result, dg.AssetCheckResult)
+            return result
+
+        yield call
+
+
 def wrong_rows(result: dg.AssetCheckResult) -> int:
-    """How many rows a check found wrong, which then must have failed, as an error."""
-    assert result.severity is dg.AssetCheckSeverity.ERROR
+    """How many rows a check found wrong; with any it must have failed, as an error."""
     rows = result.metadata["rows"].value
     assert isinstance(rows, int)
+    assert result.severity is dg.AssetCheckSeverity.ERROR
     assert result.passed == (rows == 0)
     return rows
 
 
 def exemplar(pmid: int, **changes: Any) -> dict[str, Any]:
-    text = changes.pop("text", "We gave amarin or placebo for two years.")
     row = {"exemplar_id": f"e{pmid}", "source": "title", "pmid": pmid, "question": ASKED, "split": "train"}
-    return row | {"abstract": [{"label": None, "category": None, "text": text}]} | changes
+    return row | {"abstract": abstract("We gave amarin or placebo for two years.")} | changes
+
+
+def abstract(text: str) -> list[dict[str, Any]]:
+    return [{"label": None, "category": None, "text": text}]
 
 
 LEAKS = pytest.mark.parametrize(
@@ -58,36 +78,40 @@ LEAKS = pytest.mark.parametrize(
         {"question": ITEM.question.upper().replace("?", " ?!")},
         {"question": "Is it so that a modified Atkins diet improve quality of life or not?"},
         {"source": "bioasq", "title": f"A reply: {ITEM.question}"},
-        {"text": f"We asked a lot. {ITEM.question} We cannot tell."},
+        {"abstract": abstract(f"We asked a lot. {ITEM.question} We cannot tell.")},
     ],
     ids=["its citation", "its question", "eight words of its question", "in a title", "in a text"],
 )
 
 
 @LEAKS
-def test_a_benchmark_item_in_an_exemplar_that_is_used_is_found(leak: dict[str, Any]) -> None:
+def test_a_benchmark_item_in_an_exemplar_that_is_used_is_found(
+    outcome: Outcome, leak: dict[str, Any]
+) -> None:
     check, sound = questions.exemplars_hold_no_benchmark, [exemplar(1), exemplar(2)]
-    assert wrong_rows(check(table(QuestionExemplar, *sound), benchmarks=BENCHMARKS)) == 0
-    planted = exemplar(**{"pmid": 3, "exemplar_id": "planted"} | leak)
-    result = check(table(QuestionExemplar, *sound, planted), benchmarks=BENCHMARKS)
+    assert wrong_rows(outcome(check, table(QuestionExemplar, *sound), benchmarks=BENCHMARKS)) == 0
+    planted = exemplar(3) | {"exemplar_id": "planted"} | leak
+    result = outcome(check, table(QuestionExemplar, *sound, planted), benchmarks=BENCHMARKS)
     assert wrong_rows(result) == 1
     assert "planted" in str(result.metadata["first"].value)
 
 
 @LEAKS
-def test_a_benchmark_item_in_an_exemplar_that_is_left_out_is_right(leak: dict[str, Any]) -> None:
-    left_out = table(QuestionExemplar, exemplar(**{"pmid": 3, "reason": "gives the benchmark away"} | leak))
-    assert wrong_rows(questions.exemplars_hold_no_benchmark(left_out, benchmarks=BENCHMARKS)) == 0
+def test_a_benchmark_item_in_an_exemplar_that_is_left_out_is_right(
+    outcome: Outcome, leak: dict[str, Any]
+) -> None:
+    left_out = table(QuestionExemplar, exemplar(3) | {"reason": "gives the benchmark away"} | leak)
+    assert wrong_rows(outcome(questions.exemplars_hold_no_benchmark, left_out, benchmarks=BENCHMARKS)) == 0
 
 
-def test_a_question_on_both_sides_is_found_whatever_its_case_and_punctuation() -> None:
+def test_a_question_on_both_sides_is_found_whatever_its_case_and_punctuation(outcome: Outcome) -> None:
     check = questions.no_question_is_trained_on_and_held_out
     sound = [exemplar(1), exemplar(2), exemplar(3, question="Is amarin safe?", split="held_out")]
-    assert wrong_rows(check(table(QuestionExemplar, *sound))) == 0
+    assert wrong_rows(outcome(check, table(QuestionExemplar, *sound))) == 0
     other_side = {"question": "does AMARIN prevent stroke, in the old", "split": "held_out"}
-    assert wrong_rows(check(table(QuestionExemplar, *sound, exemplar(4, **other_side)))) == 3
+    assert wrong_rows(outcome(check, table(QuestionExemplar, *sound, exemplar(4, **other_side)))) == 3
     left_out = exemplar(4, **other_side, reason="it is too short")
-    assert wrong_rows(check(table(QuestionExemplar, *sound, left_out))) == 0
+    assert wrong_rows(outcome(check, table(QuestionExemplar, *sound, left_out))) == 0
 
 
 def generator(role: str, **changes: Any) -> dict[str, Any]:
@@ -118,8 +142,10 @@ GENERATORS = pytest.mark.parametrize(
     ],
     ids=["the better one", "the start, for a reason", "the start, for want of another"],
 )
-def test_a_generator_that_asks_for_a_reason_passes(check: Any, role: str, changes: dict[str, Any]) -> None:
-    assert wrong_rows(check(table(GeneratorCheckpoint, generator(role, **changes)))) == 0
+def test_a_generator_that_asks_for_a_reason_passes(
+    outcome: Outcome, check: dg.AssetChecksDefinition, role: str, changes: dict[str, Any]
+) -> None:
+    assert wrong_rows(outcome(check, table(GeneratorCheckpoint, generator(role, **changes)))) == 0
 
 
 @GENERATORS
@@ -142,8 +168,10 @@ def test_a_generator_that_asks_for_a_reason_passes(check: Any, role: str, change
         "the start, no reason why it is alone",
     ],
 )
-def test_a_generator_that_asks_for_no_reason_is_found(check: Any, role: str, changes: dict[str, Any]) -> None:
-    assert wrong_rows(check(table(GeneratorCheckpoint, generator(role, **changes)))) == 1
+def test_a_generator_that_asks_for_no_reason_is_found(
+    outcome: Outcome, check: dg.AssetChecksDefinition, role: str, changes: dict[str, Any]
+) -> None:
+    assert wrong_rows(outcome(check, table(GeneratorCheckpoint, generator(role, **changes)))) == 1
 
 
 @pytest.mark.parametrize(
@@ -160,11 +188,11 @@ def test_a_generator_that_asks_for_no_reason_is_found(check: Any, role: str, cha
     ],
 )
 def test_an_evaluator_that_judges_though_it_is_no_better_or_does_not_though_it_is_is_found(
-    lead_low: float | None, judges: bool, wrong: int
+    outcome: Outcome, lead_low: float | None, judges: bool, wrong: int
 ) -> None:
     row = {"kind": "reward", "evaluator": "e", "trials": 40, "lead_low": lead_low, "judges": judges}
     check = preferences.an_evaluator_judges_only_where_it_beats_the_cold_start
-    assert wrong_rows(check(table(EvaluatorCheckpoint, row))) == wrong
+    assert wrong_rows(outcome(check, table(EvaluatorCheckpoint, row))) == wrong
 
 
 def preference(pmid: int, chosen: str | None, rejected: str | None, **changes: Any) -> dict[str, Any]:
@@ -195,10 +223,12 @@ def preference(pmid: int, chosen: str | None, rejected: str | None, **changes: A
         "a citation from nowhere",
     ],
 )
-def test_a_pair_that_is_not_the_one_of_the_cold_start_is_found(now: list[dict[str, Any]], wrong: int) -> None:
+def test_a_pair_that_is_not_the_one_of_the_cold_start_is_found(
+    outcome: Outcome, now: list[dict[str, Any]], wrong: int
+) -> None:
     before = table(ColdStartPreference, preference(1, "A?", "B?"), preference(2, "C?", None))
     check = preferences.preferences_are_between_the_same_two_questions
-    assert wrong_rows(check(table(QuestionPreference, *now), before)) == wrong
+    assert wrong_rows(outcome(check, table(QuestionPreference, *now), before)) == wrong
 
 
 @pytest.mark.parametrize(
@@ -222,9 +252,9 @@ def test_a_pair_that_is_not_the_one_of_the_cold_start_is_found(now: list[dict[st
         "dropped for no reason",
     ],
 )
-def test_a_preference_that_cannot_teach_is_found(row: dict[str, Any], wrong: int) -> None:
+def test_a_preference_that_cannot_teach_is_found(outcome: Outcome, row: dict[str, Any], wrong: int) -> None:
     check = preferences.preferences_that_teach_have_two_questions
-    assert wrong_rows(check(table(QuestionPreference, row))) == wrong
+    assert wrong_rows(outcome(check, table(QuestionPreference, row))) == wrong
 
 
 def of_round(number: int, lead_low: float | None, is_current: bool = False) -> dict[str, Any]:
@@ -248,8 +278,10 @@ START, CURRENT_START = of_round(0, None), of_round(0, None, is_current=True)
     ],
     ids=["one round", "a later one has a higher score, by chance", "the second round"],
 )
-def test_a_preferred_generator_that_beats_its_start_passes(rounds: list[Any], number: int) -> None:
-    result = preferences.preferred_generator_beats_its_start(table(PreferredGenerator, *rounds))
+def test_a_preferred_generator_that_beats_its_start_passes(
+    outcome: Outcome, rounds: list[Any], number: int
+) -> None:
+    result = outcome(preferences.preferred_generator_beats_its_start, table(PreferredGenerator, *rounds))
     assert result.passed
     assert f"round {number}:" in str(result.description)
 
@@ -281,8 +313,10 @@ def test_a_preferred_generator_that_beats_its_start_passes(rounds: list[Any], nu
         "current, and never tried",
     ],
 )
-def test_a_preferred_generator_that_does_not_beat_its_start_is_warned_of(rounds: list[Any]) -> None:
-    result = preferences.preferred_generator_beats_its_start(table(PreferredGenerator, *rounds))
+def test_a_preferred_generator_that_does_not_beat_its_start_is_warned_of(
+    outcome: Outcome, rounds: list[Any]
+) -> None:
+    result = outcome(preferences.preferred_generator_beats_its_start, table(PreferredGenerator, *rounds))
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
 
@@ -307,9 +341,9 @@ TWO_ASK = contestant("best of two", is_champion=True)
     ],
     ids=["best of two alone", "best of two", "a trained generator"],
 )
-def test_one_champion_that_is_better_than_two_passes(rows: list[dict[str, Any]]) -> None:
-    result = preferences.there_is_one_champion_and_it_is_better_than_two(table(QuestionChampion, *rows))
-    assert wrong_rows(result) == 0
+def test_one_champion_that_is_better_than_two_passes(outcome: Outcome, rows: list[dict[str, Any]]) -> None:
+    check = preferences.there_is_one_champion_and_it_is_better_than_two
+    assert wrong_rows(outcome(check, table(QuestionChampion, *rows))) == 0
 
 
 @pytest.mark.parametrize(
@@ -331,8 +365,12 @@ def test_one_champion_that_is_better_than_two_passes(rows: list[dict[str, Any]])
         "never tried",
     ],
 )
-def test_a_champion_that_is_missing_double_or_no_better_than_two_is_found(rows: list[dict[str, Any]]) -> None:
-    result = preferences.there_is_one_champion_and_it_is_better_than_two(table(QuestionChampion, *rows))
+def test_a_champion_that_is_missing_double_or_no_better_than_two_is_found(
+    outcome: Outcome, rows: list[dict[str, Any]]
+) -> None:
+    result = outcome(
+        preferences.there_is_one_champion_and_it_is_better_than_two, table(QuestionChampion, *rows)
+    )
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.ERROR
 
@@ -348,10 +386,14 @@ def test_a_champion_that_is_missing_double_or_no_better_than_two_is_found(rows: 
     ],
     ids=["a reason", "no row", "neither", "a question and a reason", "of another citation"],
 )
-def test_a_citation_without_question_and_reason_is_found(second: list[dict[str, Any]], wrong: int) -> None:
+def test_a_citation_without_question_and_reason_is_found(
+    outcome: Outcome, second: list[dict[str, Any]], wrong: int
+) -> None:
     citations = table(BranchCitation, {"pmid": 1}, {"pmid": 2})
     distilled = table(DistilledQuestion, {"pmid": 1, "question": "A?"}, *second)
-    assert wrong_rows(corpus.every_citation_has_a_question_or_a_reason(distilled, citations)) == wrong
+    assert (
+        wrong_rows(outcome(corpus.every_citation_has_a_question_or_a_reason, distilled, citations)) == wrong
+    )
 
 
 def found(pmid: int, question: str | None, *cited: int) -> dict[str, Any]:
@@ -381,13 +423,13 @@ def found(pmid: int, question: str | None, *cited: int) -> dict[str, Any]:
     ],
 )
 def test_contexts_that_are_not_of_a_distilled_question_are_found(
-    contexts: list[dict[str, Any]], wrong: int
+    outcome: Outcome, contexts: list[dict[str, Any]], wrong: int
 ) -> None:
     distilled = table(
         DistilledQuestion, {"pmid": 1, "question": "A?"}, {"pmid": 2, "failure": "no question to answer"}
     )
     check = corpus.contexts_are_of_the_distilled_questions
-    assert wrong_rows(check(table(DistilledContexts, *contexts), distilled)) == wrong
+    assert wrong_rows(outcome(check, table(DistilledContexts, *contexts), distilled)) == wrong
 
 
 def audited(accuracy: float | None, **changes: Any) -> dict[str, Any]:
@@ -407,8 +449,8 @@ def audited(accuracy: float | None, **changes: Any) -> dict[str, Any]:
     ],
     ids=["as few as may be", "only the judge in use counts", "of both sources", "one source has no trials"],
 )
-def test_an_evaluator_that_tells_real_questions_passes(rows: list[dict[str, Any]]) -> None:
-    assert evaluation.the_evaluators_tell_real_questions(table(EvaluatorAudit, *rows)).passed
+def test_an_evaluator_that_tells_real_questions_passes(outcome: Outcome, rows: list[dict[str, Any]]) -> None:
+    assert outcome(evaluation.the_evaluators_tell_real_questions, table(EvaluatorAudit, *rows)).passed
 
 
 @pytest.mark.parametrize(
@@ -430,8 +472,10 @@ def test_an_evaluator_that_tells_real_questions_passes(rows: list[dict[str, Any]
         "no trial with another branch",
     ],
 )
-def test_an_evaluator_that_does_not_tell_real_questions_is_warned_of(rows: list[dict[str, Any]]) -> None:
-    result = evaluation.the_evaluators_tell_real_questions(table(EvaluatorAudit, *rows))
+def test_an_evaluator_that_does_not_tell_real_questions_is_warned_of(
+    outcome: Outcome, rows: list[dict[str, Any]]
+) -> None:
+    result = outcome(evaluation.the_evaluators_tell_real_questions, table(EvaluatorAudit, *rows))
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.WARN
 
@@ -450,6 +494,8 @@ def test_an_evaluator_that_does_not_tell_real_questions_is_warned_of(rows: list[
     ],
     ids=["within", "at the end", "at both ends", "no trials", "below", "above", "ends turned", "no number"],
 )
-def test_an_audited_share_outside_its_interval_is_found(row: dict[str, Any], wrong: int) -> None:
+def test_an_audited_share_outside_its_interval_is_found(
+    outcome: Outcome, row: dict[str, Any], wrong: int
+) -> None:
     both = table(EvaluatorAudit, audited(0.75), row)
-    assert wrong_rows(evaluation.audited_shares_lie_in_their_intervals(both)) == wrong
+    assert wrong_rows(outcome(evaluation.audited_shares_lie_in_their_intervals, both)) == wrong

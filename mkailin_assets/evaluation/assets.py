@@ -212,9 +212,17 @@ def evaluator_audit(  # noqa: PLR0917 (Dagster reads an asset's inputs from its 
 
 
 def _audit_metadata(audited: pl.DataFrame) -> dict[str, Any]:
-    shares = {
-        f"{row['judge']}, {row['source']}, {row['distractor']}": (row["accuracy"], row["low"], row["high"])
-        for row in audited.drop_nulls("accuracy").to_dicts()
+    pictures = {
+        f"{source} {distractor}".replace(" ", "_"): intervals(
+            f"{source}, {distractor}",
+            {row["judge"]: (row["accuracy"], row["low"], row["high"]) for row in rows.to_dicts()},
+        )
+        for (source, distractor), rows in audited.drop_nulls("accuracy").group_by(
+            "source", "distractor", maintain_order=True
+        )
     }
-    metadata: dict[str, Any] = {"audit": preview(audited, rows=audited.height)}
-    return metadata | ({"accuracy": intervals("The real question is preferred", shares)} if shares else {})
+    return {
+        "read_this_first": "Share of documents whose real question is preferred, with 95% intervals",
+        **pictures,
+        "audit": preview(audited, rows=audited.height),
+    }
