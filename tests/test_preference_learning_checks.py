@@ -211,6 +211,7 @@ def preference(pmid: int, chosen: str | None, rejected: str | None, **changes: A
         ([preference(1, "A?", "A?"), preference(2, "C?", "C?")], 2),
         ([preference(1, "A?", "B?")], 1),
         ([preference(1, "A?", "B?"), preference(2, "C?", None), preference(3, "E?", "F?")], 1),
+        ([preference(1, "A?", "B?"), preference(2, "C?", None), preference(3, None, None)], 1),
     ],
     ids=[
         "as before",
@@ -221,6 +222,7 @@ def preference(pmid: int, chosen: str | None, rejected: str | None, **changes: A
         "one question twice",
         "a citation lost",
         "a citation from nowhere",
+        "a citation from nowhere, without questions",
     ],
 )
 def test_a_pair_that_is_not_the_one_of_the_cold_start_is_found(
@@ -391,9 +393,8 @@ def test_a_citation_without_question_and_reason_is_found(
 ) -> None:
     citations = table(BranchCitation, {"pmid": 1}, {"pmid": 2})
     distilled = table(DistilledQuestion, {"pmid": 1, "question": "A?"}, *second)
-    assert (
-        wrong_rows(outcome(corpus.every_citation_has_a_question_or_a_reason, distilled, citations)) == wrong
-    )
+    check = corpus.every_citation_has_a_question_or_a_reason
+    assert wrong_rows(outcome(check, distilled, citations)) == wrong
 
 
 def found(pmid: int, question: str | None, *cited: int) -> dict[str, Any]:
