@@ -175,22 +175,24 @@ def test_a_generator_that_asks_for_no_reason_is_found(
 
 
 @pytest.mark.parametrize(
-    ("lead_low", "judges", "wrong"),
+    ("lead_low", "trials", "judges", "wrong"),
     [
-        (0.125, True, 0),
-        (-0.125, False, 0),
-        (0.0, False, 0),
-        (None, False, 0),
-        (-0.125, True, 1),
-        (0.0, True, 1),
-        (None, True, 1),
-        (0.125, False, 1),
+        (0.125, 40, True, 0),
+        (0.125, 5, False, 0),
+        (-0.125, 40, False, 0),
+        (0.0, 40, False, 0),
+        (None, 0, False, 0),
+        (-0.125, 40, True, 1),
+        (0.0, 40, True, 1),
+        (None, 0, True, 1),
+        (0.125, 5, True, 1),
+        (0.125, 40, False, 1),
     ],
 )
 def test_an_evaluator_that_judges_though_it_is_no_better_or_does_not_though_it_is_is_found(
-    outcome: Outcome, lead_low: float | None, judges: bool, wrong: int
+    outcome: Outcome, lead_low: float | None, trials: int, judges: bool, wrong: int
 ) -> None:
-    row = {"kind": "reward", "evaluator": "e", "trials": 40, "lead_low": lead_low, "judges": judges}
+    row = {"kind": "reward", "evaluator": "e", "trials": trials, "lead_low": lead_low, "judges": judges}
     check = preferences.an_evaluator_judges_only_where_it_beats_the_cold_start
     assert wrong_rows(outcome(check, table(EvaluatorCheckpoint, row))) == wrong
 
@@ -409,8 +411,9 @@ def found(pmid: int, question: str | None, *cited: int) -> dict[str, Any]:
         ([found(1, "A?"), found(2, None)], 0),
         ([found(1, "A?", 5, 6)], 1),
         ([found(2, None)], 1),
-        ([found(1, "B?", 5, 6), found(2, None)], 1),
-        ([found(1, None), found(2, "A?", 5, 6)], 2),
+        ([found(1, "B?", 5, 6), found(2, None)], 2),
+        ([found(1, None), found(2, "A?", 5, 6)], 4),
+        ([found(1, "A?", 5, 6), found(2, None), found(9, "A?", 5)], 1),
         ([found(1, "A?", 5, 1), found(2, None)], 1),
     ],
     ids=[
@@ -420,6 +423,7 @@ def found(pmid: int, question: str | None, *cited: int) -> dict[str, Any]:
         "no row of a question",
         "of another question",
         "of another citation",
+        "of a citation that was not distilled",
         "of its own citation",
     ],
 )

@@ -50,9 +50,10 @@ def contexts_are_of_the_distilled_questions(
     """Each distilled question has its row of contexts, and none of them is its own citation."""
     key = ["pmid", "question"]
     missing = distilled_questions.join(distilled_contexts, on=key, how="anti", nulls_equal=True)
+    without = distilled_contexts.join(distilled_questions, on=key, how="anti", nulls_equal=True)
     found = pl.col("contexts").list.eval(pl.element().struct.field("pmid"))
     itself = distilled_contexts.filter(found.list.contains(pl.col("pmid")))
-    wrong = pl.concat([missing.select(key), itself.select(key)])
+    wrong = pl.concat([missing.select(key), without.select(key), itself.select(key)])
     return none_may_be(wrong, "questions without contexts of their own")
 
 

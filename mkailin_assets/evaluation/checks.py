@@ -114,7 +114,8 @@ def the_evaluators_tell_real_questions(evaluator_audit: pl.DataFrame) -> dg.Asse
 @dg.asset_check(asset=evaluator_audit)
 def audited_shares_lie_in_their_intervals(evaluator_audit: pl.DataFrame) -> dg.AssetCheckResult:
     """Each accuracy lies within its own 95% interval."""
-    wrong = evaluator_audit.filter(~pl.col("accuracy").is_between(pl.col("low"), pl.col("high")))
+    inside = pl.col("accuracy").is_between(pl.col("low"), pl.col("high"))
+    wrong = evaluator_audit.filter(~inside.fill_null(pl.col("accuracy").is_null()))
     return none_may_be(wrong.select("judge", "source", "distractor"), "shares outside their intervals")
 
 

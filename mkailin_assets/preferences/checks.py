@@ -6,6 +6,7 @@ import polars as pl
 from mkailin_assets.checkpoints import unaltered
 from mkailin_assets.metadata import none_may_be
 from mkailin_assets.partitions import mesh_branches
+from mkailin_assets.preferences.agreement import LEAST_TRIALS
 from mkailin_assets.preferences.assets import (
     cold_start_preferences,
     evaluator_checkpoint,
@@ -13,6 +14,7 @@ from mkailin_assets.preferences.assets import (
     question_champion,
     question_preferences,
 )
+from mkailin_assets.preferences.trial import LEAST_CITATIONS
 from mkailin_resources.storage import Storage
 
 ROUNDING = 1e-9
@@ -62,7 +64,7 @@ def an_evaluator_judges_only_where_it_beats_the_cold_start(
     evaluator_checkpoint: pl.DataFrame,
 ) -> dg.AssetCheckResult:
     """The evaluator judges where its lead in trials of known truth lies above 0 with all of its interval."""
-    better = (pl.col("lead_low") > 0).fill_null(False)
+    better = ((pl.col("lead_low") > 0) & (pl.col("trials") >= LEAST_TRIALS)).fill_null(False)
     wrong = evaluator_checkpoint.filter(pl.col("judges") != better)
     return none_may_be(wrong.select("evaluator", "lead", "lead_low", "judges"), "evaluators judge wrongly")
 
@@ -109,7 +111,7 @@ def preferred_generator_beats_its_start(preferred_generator: pl.DataFrame) -> dg
         )
     row = best.row(0, named=True)
     return dg.AssetCheckResult(
-        passed=row["is_current"] and row["lead_low"] > 0,
+        passed=row["is_current"] and row["lead_low"] > 0 and row["documents"] >= LEAST_CITATIONS,
         severity=dg.AssetCheckSeverity.WARN,
         description=(
             f"round {row['round']}: MeSH score {row['score']:.3f}, lead over its start {row['lead']:+.3f} "
@@ -122,7 +124,7 @@ def preferred_generator_beats_its_start(preferred_generator: pl.DataFrame) -> dg
 def there_is_one_champion_and_it_is_better_than_two(question_champion: pl.DataFrame) -> dg.AssetCheckResult:
     """One contestant asks; a trained generator only where its lead over best of two is above chance."""
     champions = question_champion.filter("is_champion")
-    trained = champions.filter(pl.col("uri").is_not_null(), ~(pl.col("lead_low") > 0).fill_null(False))
+    trained = champions.filter(pl.col("uri").is_not_null(), ~_is_better())
     wrong = champions if champions.height != 1 else trained
     if question_champion.is_empty() or champions.is_empty():
         return dg.AssetCheckResult(passed=False, description="there is no champion")
@@ -143,3 +145,7 @@ def the_preferred_generators_are_as_they_were_trained(
 ) -> dg.AssetCheckResult:
     """Every file of each round's checkpoint has the SHA-256 that its record lists."""
     return unaltered(preferred_generator, storage)
+
+
+def _is_better() -> pl.Expr:
+    return ((pl.col("lead_low") > 0) & (pl.col("documents") >= LEAST_CITATIONS)).fill_null(False)

@@ -8,6 +8,7 @@ from mkailin_assets.corpus.decontamination import benchmark_questions, normalise
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
 from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
+from mkailin_assets.preferences.trial import LEAST_CITATIONS
 from mkailin_assets.questions.assets import (
     MAX_CONTEXTS,
     candidate_contexts,
@@ -140,6 +141,6 @@ def contexts_are_few_and_ranked_from_1(candidate_contexts: pl.DataFrame) -> dg.A
 
 def _asks_rightly() -> pl.Expr:
     tuned = (pl.col("asks") == pl.col("generator")).fill_null(False)
-    better = (pl.col("lead_low") > 0).fill_null(False)
+    better = ((pl.col("lead_low") > 0) & (pl.col("documents") >= LEAST_CITATIONS)).fill_null(False)
     without_reason = pl.col("reason").is_null()
     return pl.when(tuned).then(better & without_reason).otherwise(~without_reason)
