@@ -275,7 +275,7 @@ def test_prompts_are_taken_only_as_there_is_room(server: ModelServer) -> None:
     while before < taken:
         before = taken
         time.sleep(0.5)
-    # As many as wait or are in flight, and as many again that came over in one batch with the 50 that were read.
+    # As many as wait or are in flight, and as many again that came over in one batch with the 50 read.
     room = 16 + 16 + 256
     assert 256 < taken <= 2 * room + 50
     for _ in range(2000):
