@@ -125,8 +125,10 @@ def test_a_prompt_too_long_for_the_model_fails_alone_and_says_by_how_much(facts:
 @needs_vllm
 def test_two_adapters_and_none_work_side_by_side_over_one_base(facts: dict[str, Any]) -> None:
     pairs = zip(facts["in turn"], facts["by itself"], strict=True)
-    same = sum(mixed[key] == pure[key] for mixed, pure in pairs for key in "0123")
-    assert same >= 10  # of 12: beside rows of other adapters logits are rounded otherwise
+    # Beside rows of other adapters logits are rounded otherwise, which shows late in a text, after 90
+    # characters; what another adapter writes differs within 50.
+    same = sum(mixed[key][:60] == pure[key][:60] for mixed, pure in pairs for key in "0123")
+    assert same >= 10  # of 12
     assert all(len({texts[key] for texts in facts["in turn"]}) == 3 for key in "0123")
 
 
