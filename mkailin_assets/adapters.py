@@ -63,6 +63,13 @@ class AdapterTuning(BaseModel, extra="forbid"):
         return min(self.max_steps, self.epochs * math.ceil(examples / (self.batch_size * self.accumulation)))
 
 
+class NewAdapterTuning(AdapterTuning):
+    """The same where a new adapter is put on a base."""
+
+    lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters")
+    lora_alpha: int = Field(default=16, ge=1, description="Scale of the adapters: alpha / rank")
+
+
 class AdapterRecord(BaseModel):
     """What a checkpoint's `training.json` says, whatever was trained."""
 

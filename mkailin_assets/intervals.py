@@ -27,6 +27,13 @@ class Estimate:
     high: float
 
 
+def columns_of(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """An estimate as a row of a table has it: its value under a name, and the ends of its interval."""
+    if estimate is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
 def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> Estimate:
     """Share of equal decisions, with Wilson's score interval (Wilson 1927)."""
     from scipy.stats import binomtest

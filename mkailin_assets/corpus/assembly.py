@@ -124,7 +124,7 @@ def over_represented(rows: pl.DataFrame, share: float) -> pl.Series:
     most, count = kinds.row(0)
     # Rounding must not cost a row that the share allows.
     places = math.floor(share / (1 - share) * (kinds["count"].sum() - count) + 1e-9)
-    order = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "balance"), return_dtype=pl.UInt64)
+    order = by_hash("balance")
     turn = order.rank("ordinal").over("decision")
     reason = pl.lit(f"one {most} too many: {places} of them make {share:.0%}")
     return rows.select(
@@ -144,6 +144,11 @@ def pmid_hash(pmid: int, purpose: str) -> int:
     """64 bits that look random, the same on every machine; each purpose has its own, unrelated ones."""
     digest = hashlib.blake2b(str(pmid).encode(), digest_size=8, person=purpose.encode()).digest()
     return int.from_bytes(digest, "big")
+
+
+def by_hash(purpose: str) -> pl.Expr:
+    """`pmid_hash` of the column pmid: an order that looks drawn, and stays as the corpus grows."""
+    return pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, purpose), return_dtype=pl.UInt64)
 
 
 def _texts(rules: AssemblyRules) -> list[pl.Expr]:

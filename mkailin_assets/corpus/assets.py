@@ -9,7 +9,6 @@ import polars as pl
 from mkailin_assets.checkpoints import trained_generator
 from mkailin_assets.corpus import answers, distilled
 from mkailin_assets.corpus.assembly import AssemblyRules, assemble
-from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.quality import QualityRules, evaluate
 from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
 from mkailin_assets.corpus.tables import (
@@ -21,7 +20,7 @@ from mkailin_assets.corpus.tables import (
     GeneratedQA,
     TrainingExample,
 )
-from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.evaluation.pubmedqa import questions_of
 from mkailin_assets.generations import corpus_cost, generation_metadata
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import bars, counts, histogram, preview
@@ -190,7 +189,7 @@ def assembled_corpus(  # noqa: PLR0917 (Dagster reads an asset's inputs from its
     config: AssemblyConfig,
 ) -> Iterator[dg.Output[pl.DataFrame]]:
     """One corpus from the evaluated pairs of the branches that exist, and what stayed out of it."""
-    benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
+    benchmark = questions_of(benchmarks.pubmedqa)
     corpus, exclusions = assemble(evaluated_qa, current_citations, benchmark, config)
     name = corpus_fingerprint(corpus)
     # Before the corpus: killed in between, there is a ledger too many, and never a corpus without one.

@@ -11,9 +11,9 @@ from mkailin_assets.corpus.assets import (
     generated_qa,
     ledgers_of,
 )
-from mkailin_assets.corpus.decontamination import benchmark_questions, normalised
+from mkailin_assets.corpus.decontamination import normalised
 from mkailin_assets.corpus.recalls import not_recalled, not_standing
-from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.evaluation.pubmedqa import questions_of
 from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_resources.benchmarks import BenchmarkFiles
@@ -107,7 +107,7 @@ def no_benchmark_item_is_trained_on(
     training_corpus: pl.DataFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
     """No example has the PMID or asks the question of a benchmark item, case and punctuation apart."""
-    benchmark = benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa))
+    benchmark = questions_of(benchmarks.pubmedqa)
     asked = benchmark.select(normalised(pl.col("question"))).to_series().implode()
     leaks = pl.col("pmid").is_in(benchmark["pmid"].drop_nulls().implode())
     wrong = training_corpus.filter(leaks | normalised(pl.col("question")).is_in(asked))

@@ -11,7 +11,7 @@ import polars as pl
 from mkailin_assets.evaluation.judgements import JudgedSet, JudgedSets
 from mkailin_assets.evaluation.ranking import MEASURES, differences, means, measured
 from mkailin_assets.evaluation.tables import RetrievalResult
-from mkailin_assets.intervals import Estimate
+from mkailin_assets.intervals import Estimate, columns_of
 from mkailin_resources.embeddings.checkpoint import open_encoder
 from mkailin_resources.embeddings.interface import Encoder
 from mkailin_resources.index import ContextStore
@@ -165,9 +165,9 @@ def render(judged: JudgedSets, results: pl.DataFrame, ahead: pl.DataFrame, retri
 
 
 def _columns(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    columns: dict[str, float] = {}
+    columns: dict[str, float | None] = {}
     for measure, found in estimates.items():
-        columns |= {measure: found.value, f"{measure}_low": found.low, f"{measure}_high": found.high}
+        columns |= columns_of(measure, found)
     return columns
 
 

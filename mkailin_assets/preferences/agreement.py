@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 from pydantic import BaseModel
 
-from mkailin_assets.corpus.assembly import pmid_hash
+from mkailin_assets.corpus.assembly import by_hash
 from mkailin_assets.intervals import Estimate, accuracy, mean
 from mkailin_assets.questions.candidates import normalised
 
@@ -188,7 +188,7 @@ def identification_trials(questions: pl.DataFrame, seed: int) -> pl.DataFrame:
     rows. Passed over are the same question and, where there are `contexts` (structs with `pmid`), one that
     found this very citation. At most 2,000 trials, drawn likewise: a judge is paid for each.
     """
-    drawn = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, f"trial {seed}"), return_dtype=pl.UInt64)
+    drawn = by_hash(f"trial {seed}")
     own = (
         questions.filter(pl.col("question").is_not_null())
         .sort("pmid", "question", maintain_order=True)

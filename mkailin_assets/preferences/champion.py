@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from mkailin_assets.intervals import columns_of
 from mkailin_assets.preferences.tables import QuestionChampion
 from mkailin_assets.preferences.trial import is_better, lead, score_of
 from mkailin_assets.questions.tables import TrainedGenerator
@@ -26,15 +27,10 @@ def choose(tried: pl.DataFrame, trained: pl.DataFrame) -> pl.DataFrame:
         if documents:
             score = score_of(tried, name)
             asked = tried.filter(pl.col("question").is_not_null(), contestant=name).height
-            row |= {
-                "questions": asked,
-                "score": score.value,
-                "score_low": score.low,
-                "score_high": score.high,
-            }
+            row |= {"questions": asked, **columns_of("score", score)}
             if name != BEST_OF_TWO:
                 ahead = lead(tried, name, BEST_OF_TWO)
-                row |= {"lead": ahead.value, "lead_low": ahead.low, "lead_high": ahead.high}
+                row |= columns_of("lead", ahead)
                 better += [row] if is_better(ahead, documents) else []
         rows.append(row)
     champion = max(better, key=lambda row: row["score"], default=rows[0])

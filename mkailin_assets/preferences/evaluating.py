@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 
 from mkailin_assets.checkpoints import Published, name_of, publish_once
-from mkailin_assets.corpus.assembly import pmid_hash
+from mkailin_assets.corpus.assembly import by_hash
+from mkailin_assets.intervals import columns_of
 from mkailin_assets.preferences.agreement import (
     ALL,
     Calibration,
@@ -39,7 +40,7 @@ from mkailin_assets.preferences.evaluator import (
 from mkailin_assets.preferences.judge import judged
 from mkailin_assets.preferences.tables import EvaluatorCheckpoint
 from mkailin_assets.questions.candidates import document_of
-from mkailin_assets.retrieval.pairs import is_held_out
+from mkailin_assets.retrieval.pairs import split_of_pmid
 from mkailin_assets.retrieval.update import one_row
 from mkailin_resources.generation import Ask
 from mkailin_resources.models.interface import TextGenerator
@@ -99,11 +100,10 @@ def pairs_to_judge(
             _titles(f"{side}_contexts", titles).alias(f"{side}_context_titles")
         )
     headings = found.select("pmid", "heading_uis").unique("pmid", keep="first")
-    held_out = pl.col("pmid").map_elements(is_held_out, return_dtype=pl.Boolean)
     return (
         pairs.join(citations.select("pmid", "title", "abstract"), on="pmid", validate="1:1")
         .join(headings, on="pmid", how="left", validate="1:1")
-        .with_columns(split=pl.when(held_out).then(pl.lit("held_out")).otherwise(pl.lit("train")))
+        .with_columns(split=split_of_pmid())
         .sort("pmid")
     )
 
@@ -188,8 +188,7 @@ def judge_of(made: Mapping[str, Any], trainees: Trainees, storage: Storage, ask:
 
 def measure(judge: Judge, pairs: pl.DataFrame, similarity: DocumentSimilarity, most: int) -> Measured:
     """Measure a judge on the held-out ones of `pairs_to_judge`, at most so many, by a hash of the PMID."""
-    drawn = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "trial"), return_dtype=pl.UInt64)
-    held_out = pairs.filter(split="held_out").sort(drawn)
+    held_out = pairs.filter(split="held_out").sort(by_hash("trial"))
     of_cold_start = held_out.filter("kept").head(most)
     verdicts = of_cold_start.select("pmid", "branch").join(judge(of_cold_start), on="pmid", validate="1:1")
     differences = verdicts["difference"].drop_nulls().to_list()
@@ -250,7 +249,6 @@ def _row(  # noqa: PLR0917
 ) -> pl.DataFrame:
     overall, told = measured.agreed.filter(branch=ALL).row(0, named=True), measured.identification
     bias, calibrated = measured.bias and measured.bias.changed, measured.calibration
-    lead: Any = told.lead
     return one_row(
         EvaluatorCheckpoint,
         kind=kind,
@@ -268,9 +266,7 @@ def _row(  # noqa: PLR0917
         trials=told.trials,
         identified=told.evaluator and told.evaluator.value,
         cold_start_identified=told.cold_start and told.cold_start.value,
-        lead=lead and lead.value,
-        lead_low=lead and lead.low,
-        lead_high=lead and lead.high,
+        **columns_of("lead", told.lead),
         judges=told.beats_cold_start,
         reason=str(told),
     )

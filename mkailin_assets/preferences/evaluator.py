@@ -14,8 +14,8 @@ import polars as pl
 from pydantic import Field
 
 from mkailin_assets import adapters
-from mkailin_assets.adapters import AdapterRecord, AdapterTuning
-from mkailin_assets.corpus.assembly import pmid_hash
+from mkailin_assets.adapters import AdapterRecord, NewAdapterTuning
+from mkailin_assets.corpus.assembly import by_hash
 from mkailin_assets.questions.candidates import document_of
 from mkailin_assets.trainer import one_thread, train_to_the_end
 from mkailin_resources.models import model_files
@@ -45,17 +45,13 @@ _QUESTIONS = ["chosen_question", "rejected_question"]
 _CUT = " [...] "
 
 
-class EvaluatorTuning(AdapterTuning):
+class EvaluatorTuning(NewAdapterTuning):
     """What decides an evaluator beside its base and its pairs; the defaults are for models of the hub."""
 
     accumulation: int = Field(default=1, ge=1, description="Batches an optimizer step")
     learning_rate: float = Field(default=1e-4, gt=0, description="Peak of the cosine schedule")
     max_characters: int = Field(
         default=3000, ge=200, description="Characters of citation, question and titles of contexts together"
-    )
-    lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters")
-    lora_alpha: int = Field(
-        default=16, ge=1, description="What the adapters' product is scaled by, times rank"
     )
     vocabulary: int = Field(default=4096, ge=300, description="Most tokens of the small Llama's tokenizer")
 
@@ -264,7 +260,7 @@ def _used(pairs: pl.DataFrame, split: str, settings: EvaluatorTuning) -> pl.Data
     """The pairs of a split that a training reads, by PMID; of too many those with the lowest hash of it."""
     step = settings.batch_size * settings.accumulation
     most = settings.max_steps * step if split == "train" else MOST_HELD_OUT
-    drawn = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "evaluator"), return_dtype=pl.UInt64)
+    drawn = by_hash("evaluator")
     complete = pairs.filter(split=split).drop_nulls(_QUESTIONS)
     return complete.sort(drawn, "pmid", *_QUESTIONS).head(most).sort("pmid", *_QUESTIONS)
 

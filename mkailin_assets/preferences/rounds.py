@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 
 from mkailin_assets.adapters import AdapterRecord, read_record
 from mkailin_assets.checkpoints import name_of, publish_once, trained_generator
-from mkailin_assets.corpus.assembly import pmid_hash
-from mkailin_assets.intervals import Estimate
+from mkailin_assets.corpus.assembly import by_hash
+from mkailin_assets.intervals import Estimate, columns_of
 from mkailin_assets.preferences.cold_start import bare
 from mkailin_assets.preferences.optimization import (
     OptimizationRecord,
@@ -26,7 +26,7 @@ from mkailin_assets.preferences.optimization import (
 )
 from mkailin_assets.preferences.tables import PreferredGenerator
 from mkailin_assets.preferences.trial import Trial, is_better, lead, score_of
-from mkailin_assets.retrieval.pairs import is_held_out
+from mkailin_assets.retrieval.pairs import split_of_pmid
 from mkailin_resources.generation import Ask
 from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
@@ -103,9 +103,8 @@ class Loop:
 
     def _next_pairs(self, before: Round, citations: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
         """The pairs of the next round, sorted by PMID; a citation without a clear preference has none."""
-        drawn = pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, "round"), return_dtype=pl.UInt64)
         asked = citations.join(pairs, on="pmid", how="semi").bottom_k(
-            self.rules.citations_per_round, by=drawn
+            self.rules.citations_per_round, by=by_hash("round")
         )
         ground = Trial(asked.sort("pmid"), self.trial.searcher, self.trial.similarity, self.trial.k)
         generator = trained_generator(before.uri, self.trainees, self.storage)
@@ -162,23 +161,18 @@ def described(rounds: Sequence[Round], tried: pl.DataFrame | None, storage: Stor
     Current is the round with the highest score of those that beat the start by more than chance: the 95%
     interval of the lead lies above 0. If none does, that is round 0.
     """
-    rows = [_row(one, tried, storage) for one in rounds]
-    better = [row for one, row in zip(rounds, rows, strict=True) if one.number and _is_better(tried, one)]
+    # A round's number is its place.
+    leads = {} if tried is None else {one.number: lead(tried, str(one.number), "0") for one in rounds[1:]}
+    rows = [_row(one, tried, leads.get(one.number), storage) for one in rounds]
+    better = [rows[number] for number, ahead in leads.items() if is_better(ahead, rows[number]["documents"])]
     current = max(better, key=lambda row: row["score"], default=rows[0])
     made = [row | {"is_current": row is current} for row in rows]
     return pl.DataFrame(made, schema=PreferredGenerator.create_empty().schema)
 
 
-def _is_better(tried: pl.DataFrame | None, one: Round) -> bool:
-    if tried is None:
-        return False
-    return is_better(lead(tried, str(one.number), "0"), tried.filter(contestant="0").height)
-
-
-def _row(one: Round, tried: pl.DataFrame | None, storage: Storage) -> dict[str, Any]:
+def _row(one: Round, tried: pl.DataFrame | None, ahead: Estimate | None, storage: Storage) -> dict[str, Any]:
     made = one.record or read_record(storage.local_folder(one.uri), AdapterRecord)
     score = None if tried is None else score_of(tried, str(one.number))
-    ahead = None if tried is None or one.number == 0 else lead(tried, str(one.number), "0")
     row: dict[str, Any] = {
         "round": one.number,
         "generator": one.name,
@@ -190,8 +184,8 @@ def _row(one: Round, tried: pl.DataFrame | None, storage: Storage) -> dict[str, 
         "held_out_pairs": 0,
         "steps": 0,
         "documents": 0 if tried is None else tried.filter(contestant="0").height,
-        **_ends("score", score),
-        **_ends("lead", ahead),
+        **columns_of("score", score),
+        **columns_of("lead", ahead),
     }
     if one.record:
         losses = one.record.course.curve.train
@@ -207,13 +201,5 @@ def _row(one: Round, tried: pl.DataFrame | None, storage: Storage) -> dict[str, 
     return row
 
 
-def _ends(name: str, estimate: Estimate | None) -> dict[str, float | None]:
-    if estimate is None:
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
 def _with_split(pairs: pl.DataFrame) -> pl.DataFrame:
-    held_out = pl.col("pmid").map_elements(is_held_out, return_dtype=pl.Boolean)
-    split = pl.when(held_out).then(pl.lit("held_out")).otherwise(pl.lit("train"))
-    return pairs.with_columns(split=split).select(PAIR_COLUMNS).sort("pmid")
+    return pairs.with_columns(split=split_of_pmid()).select(PAIR_COLUMNS).sort("pmid")

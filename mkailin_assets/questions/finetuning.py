@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import Field, ValidationError
 
 from mkailin_assets import adapters
-from mkailin_assets.adapters import AdapterRecord, AdapterTuning
+from mkailin_assets.adapters import AdapterRecord, NewAdapterTuning
 from mkailin_assets.questions.candidates import document_of
 from mkailin_assets.questions.tables import EXEMPLAR_SOURCES, ROLES
 from mkailin_assets.trainer import one_thread, train_to_the_end
@@ -43,16 +43,12 @@ _BEFORE, _AFTER = '{"question":"', '"}'
 _USED = pl.col("reason").is_null()
 
 
-class GeneratorTuning(AdapterTuning):
+class GeneratorTuning(NewAdapterTuning):
     """What decides the tuning of a generator beside its base and its exemplars."""
 
     epochs: int = Field(default=6, ge=1, description="Passes over the exemplars, up to max_steps")
     max_characters: int = Field(
         default=3000, ge=100, description="Characters of a document that the prompt shows"
-    )
-    lora_rank: int = Field(default=8, ge=1, description="Rank of the adapters")
-    lora_alpha: int = Field(
-        default=16, ge=1, description="Times the rank's inverse, the scale of the adapters"
     )
     vocabulary: int = Field(default=2048, ge=300, description="Most tokens of the small Llama's tokenizer")
 

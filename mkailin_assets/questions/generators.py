@@ -7,6 +7,7 @@ import polars as pl
 
 from mkailin_assets.adapters import read_record
 from mkailin_assets.checkpoints import Published, name_of, publish_once, trained_generator
+from mkailin_assets.intervals import columns_of
 from mkailin_assets.preferences.trial import Trial, is_better, lead, score_of
 from mkailin_assets.questions.finetuning import (
     GeneratorRecord,
@@ -90,9 +91,7 @@ def tried(
         documents=pl.lit(trial.citations.height, pl.Int64),
         start_score=pl.lit(before.value),
         tuned_score=pl.lit(after.value),
-        lead=pl.lit(gain.value),
-        lead_low=pl.lit(gain.low),
-        lead_high=pl.lit(gain.high),
+        **{name: pl.lit(value) for name, value in columns_of("lead", gain).items()},
         reason=pl.lit(None if asks else reason, pl.String),
     )
 

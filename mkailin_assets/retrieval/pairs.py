@@ -59,6 +59,12 @@ def is_held_out(pmid: int) -> bool:
     return pmid_hash(pmid, "retriever") % 100 < HELD_OUT_PERCENT
 
 
+def split_of_pmid() -> pl.Expr:
+    """The split of the column pmid: "held_out" or "train"."""
+    held_out = pl.col("pmid").map_elements(is_held_out, return_dtype=pl.Boolean)
+    return pl.when(held_out).then(pl.lit("held_out")).otherwise(pl.lit("train"))
+
+
 def _rows(records: pl.DataFrame) -> Iterator[dict[str, object]]:
     """The rows, as they come, with the title they may not be checked without."""
     sources = records.select(
