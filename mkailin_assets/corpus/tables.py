@@ -8,6 +8,9 @@ from mkailin_assets.tables import one_of
 DECISIONS = ("yes", "no", "maybe")
 SPLITS = ("train", "validation", "test")
 USES = ("source", "context")
+ENTAILMENTS = ("entailed", "neutral", "contradicted")
+# In this order: what evaluation refused is not looked at again.
+STAGES = ("evaluation", "source", "contamination", "duplicate", "balance")
 # Who may have asked a question of the corpus: the generator of one of the candidates, or the champion itself.
 ASKERS = (*ROLES, "champion")
 
@@ -57,7 +60,10 @@ class GeneratedQA(dy.Schema):
     question = dy.String(nullable=True, description="The chosen question")
     question_role = dy.String(nullable=True, description="Generator role that asked it")
     generator = dy.String(nullable=True, description="Model or agent that asked it")
+    question_prompt_version = dy.String(nullable=True, description="Version of its prompt or rules")
+    chosen_by = dy.String(nullable=True, description="What chose the question: a judge of two, or champion")
     source_context = dy.String(nullable=True, description="Abstract of the source without its conclusion")
+    source_conclusion = dy.String(nullable=True, description="Conclusion of the abstract")
     contexts = dy.List(
         dy.Struct(
             {
@@ -80,25 +86,58 @@ class GeneratedQA(dy.Schema):
     refused_text = dy.String(nullable=True, description="What the model wrote, where it was refused")
 
 
-class EvaluatedQA(GeneratedQA):
-    """Generated question-answer pairs with quality signals and a verdict."""
+class QualitySignals(dy.Schema):
+    """What is measured of a question-answer pair; null where there is nothing to measure it on."""
 
     question_words = dy.Int32(description="Words in the question")
     answer_words = dy.Int32(description="Words in the long answer")
     answer_support = dy.Float64(
         nullable=True, min=0, max=1, description="Share of the answer's content words in its contexts"
     )
+    question_support = dy.Float64(
+        nullable=True,
+        min=0,
+        max=1,
+        description="Share of the question's content words in its contexts, the title left out",
+    )
     title_overlap = dy.Float64(
         nullable=True, min=0, max=1, description="Jaccard similarity of question and title words"
+    )
+    copied_share = dy.Float64(
+        nullable=True, min=0, max=1, description="Share of the answer's words in spans copied from contexts"
+    )
+    entailment = one_of(
+        ENTAILMENTS, nullable=True, description="Whether its contexts entail the answer, as a model judges"
+    )
+    entailment_judge = dy.String(nullable=True, description="Model that judged it, and its prompt version")
+    read_decision = one_of(DECISIONS, nullable=True, description="Decision that the long answer reads like")
+    specificity = dy.Float64(
+        nullable=True, min=0, max=1, description="Highest information content of the headings it names"
+    )
+    language = dy.String(nullable=True, description="Language of question and answer, ISO 639-1")
+    reading_grade = dy.Float64(nullable=True, description="Flesch-Kincaid grade of the long answer")
+    toxicity = dy.Float64(nullable=True, min=0, max=1, description="Probability of offensive wording")
+    personal_data = dy.List(dy.String(), description="Kinds of personal data in question and answer")
+    odd_characters = dy.Int32(
+        description="Control, private, unassigned and pictographic characters in question and answer"
     )
     mesh_score = dy.Float64(nullable=True, description="MeSH score of the question's contexts")
     mesh_margin = dy.Float64(nullable=True, description="Lead over the rejected question")
     source_rank = dy.Int32(nullable=True, description="Rank at which the question finds its source")
+    evaluator_margin = dy.Float64(
+        nullable=True, description="Lead over the rejected question, as the evaluator scores them"
+    )
+
+
+class EvaluatedQA(GeneratedQA, QualitySignals):
+    """Generated question-answer pairs with quality signals and a verdict."""
+
+    entailment_fingerprint = dy.String(nullable=True, description="Hash of what decided the entailment")
     kept = dy.Bool(description="Whether the row may enter the training corpus")
     reasons = dy.List(dy.String(), description="Every reason a row is not kept")
 
 
-class TrainingExample(dy.Schema):
+class TrainingExample(QualitySignals):
     """Rows to train on: deduplicated, decontaminated, balanced, split by source citation."""
 
     example_id = dy.String(primary_key=True, description="Hash of PMID and question")
@@ -117,6 +156,8 @@ class TrainingExample(dy.Schema):
         dy.Struct({"role": dy.String(), "content": dy.String()}), description="Instruction pair, chat form"
     )
     generator = dy.String(description="Model or agent that asked")
+    question_prompt_version = dy.String(nullable=True, description="Version of the asker's prompt or rules")
+    chosen_by = dy.String(nullable=True, description="What chose the question: a judge of two, or champion")
     answerer = dy.String(description="Model or agent that answered")
     prompt_version = dy.String(description="Version of the answerer's prompt or rules")
 
@@ -127,8 +168,11 @@ class CorpusExclusion(dy.Schema):
     pmid = dy.Int64(primary_key=True, min=1, description="Source citation")
     branch = dy.String(primary_key=True, description="Branch the pair was made in")
     question = dy.String(nullable=True, description="The question, where there is one")
-    stage = dy.String(description="evaluation, source, contamination, duplicate or balance")
+    stage = one_of(STAGES, description="What kept it out: the first of these that did")
     reason = dy.String(description="Why, in words")
+    benchmark = dy.String(nullable=True, description="Benchmark that it would give away, if that is why")
+    benchmark_item = dy.String(nullable=True, description="Item of the benchmark")
+    evidence = dy.String(nullable=True, description="What they share: a PMID, a question, words in a row")
 
 
 class LedgerRow(dy.Schema):

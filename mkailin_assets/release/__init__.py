@@ -1,0 +1,1 @@
+"""The release stage: what people publish, load, verify and cite."""
