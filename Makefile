@@ -23,7 +23,7 @@ endef
 # The sample, unless a setting points elsewhere.
 dev_source = $(if $(strip $(MKAILIN_NLM_URL)),$(MKAILIN_NLM_URL),$(if $(strip $(MKAILIN_STORAGE)$(MKAILIN_PUBMED_FILES)$(MKAILIN_PUBMED_QUERY)),nlm,sample))
 
-.PHONY: help env vllm-env demo distill dev test lint clean
+.PHONY: help env vllm-env demo distill release verify rehydrate dev test lint clean
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -56,12 +56,21 @@ demo: export MKAILIN_PUBMED_QUERY :=
 demo: export MKAILIN_BRANCHES := $(or $(MKAILIN_BRANCHES),C04 C10 C14 D12 F03)
 demo: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/demo)
 demo: env ## the whole lineage over the sample that ships with the project
-	@$(with_home) $(BIN)/python -m mkailin_assets.distill
+	@$(with_home) $(BIN)/python -m mkailin_assets.distill --release
 
-distill: export MKAILIN_NLM_URL := $(or $(MKAILIN_NLM_URL),nlm)
-distill: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/pubmed)
+distill release: export MKAILIN_NLM_URL := $(or $(MKAILIN_NLM_URL),nlm)
+distill release: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/pubmed)
 distill: env ## the whole lineage over your PubMed files and MeSH branches
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
+
+release: env ## the same, and the corpus as a folder to publish
+	@$(with_home) $(BIN)/python -m mkailin_assets.distill --release
+
+verify: env ## check a release offline: RELEASE=folder
+	@$(BIN)/python -m mkailin_assets.release.verify $(if $(RELEASE),"$(RELEASE)")
+
+rehydrate: env ## put abstracts back into a release: RELEASE=folder PUBMED=folder TO=folder
+	@$(BIN)/python -m mkailin_assets.release.rehydrate "$(RELEASE)" --pubmed "$(PUBMED)" --to "$(TO)"
 
 # In this order: a storage that is set here is no sign that NLM's own servers are meant.
 dev: export MKAILIN_NLM_URL := $(dev_source)

@@ -6,6 +6,7 @@ from typing import cast
 
 import dagster as dg
 
+from mkailin_assets.corpus.coverage import thinnest
 from mkailin_assets.freshness import Freshness
 from mkailin_assets.partitions import (
     MESH_BRANCH_NAMES,
@@ -22,6 +23,8 @@ from mkailin_resources.storage import Storage
 # New files are looked for this often, and so many are at most under way.
 _LOOK_EVERY_S = 300
 _IN_QUEUE = 20
+# Branches that are filled after each look at the coverage.
+_FILLED_AT_ONCE = 5
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -97,18 +100,31 @@ distill_branch_job = dg.define_asset_job(
     | dg.AssetSelection.assets("distilled_questions", "distilled_contexts", "generated_qa", "evaluated_qa"),
     description="From the citations of one MeSH branch to its evaluated question-answer pairs.",
 )
+fill_branch_job = dg.define_asset_job(
+    "fill_branch",
+    selection=branch_text_job.selection | distill_branch_job.selection,
+    description="Gather the citations of a MeSH branch and distil them: what fills a gap of the corpus.",
+)
 learn_job = dg.define_asset_job(
     "learn",
     selection=dg.AssetSelection.assets(
         "training_corpus",
         "corpus_exclusions",
+        "corpus_lengths",
         "corpus_recalls",
+        "mesh_coverage",
+        "coverage_gaps",
         "finetuned_checkpoint",
         "benchmark_report",
         "retrieval_report",
         "evaluator_audit",
     ),
     description="Assemble the corpus over all branches, train on it, and measure.",
+)
+release_job = dg.define_asset_job(
+    "release",
+    selection=dg.AssetSelection.assets("corpus_release", "release_recalls"),
+    description="The corpus as a folder to publish, and what PubMed has taken back of earlier ones.",
 )
 
 jobs = [
@@ -124,8 +140,33 @@ jobs = [
     preferences_job,
     champion_job,
     distill_branch_job,
+    fill_branch_job,
     learn_job,
+    release_job,
 ]
+
+
+@dg.asset_sensor(
+    asset_key=dg.AssetKey("mesh_coverage"),
+    job=fill_branch_job,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Switched on, it gathers and distils the branches that the corpus covers the thinnest, "
+    f"{_FILLED_AT_ONCE} after each materialization of mesh_coverage.",
+)
+def fill_thinnest_branches(
+    context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry, storage: Storage
+) -> dg.SensorResult | dg.SkipReason:
+    """One click on its switch closes gaps of the corpus; the next coverage tells what is left."""
+    coverage = storage.read_table("mesh_coverage")
+    branches = [] if coverage is None else thinnest(coverage, _FILLED_AT_ONCE)
+    if not branches:
+        return dg.SkipReason("no branch falls short of PubMed's share with citations left to distil")
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(run_key=f"{asset_event.run_id} {branch}", partition_key=branch)
+            for branch in branches
+        ]
+    )
 
 
 def daily(schedule: str, follows_nlm: bool) -> tuple[list[dg.SensorDefinition], list[dg.ScheduleDefinition]]:

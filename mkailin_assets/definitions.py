@@ -4,14 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from mkailin_assets.automation import daily, jobs
+from mkailin_assets.automation import daily, fill_thinnest_branches, jobs
 from mkailin_assets.corpus import assets as corpus_assets
 from mkailin_assets.corpus import checks as corpus_checks
+from mkailin_assets.corpus.assembly import CorpusRules
+from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.evaluation import assets as evaluation_assets
 from mkailin_assets.evaluation import checks as evaluation_checks
 from mkailin_assets.evaluation.judgements import BEIR_FILES
@@ -26,13 +28,16 @@ from mkailin_assets.pubmed import assets as pubmed_assets
 from mkailin_assets.pubmed import checks as pubmed_checks
 from mkailin_assets.questions import assets as question_assets
 from mkailin_assets.questions import checks as question_checks
+from mkailin_assets.release import assets as release_assets
+from mkailin_assets.release import checks as release_checks
+from mkailin_assets.release.gathering import Publication
 from mkailin_assets.retrieval import assets as retrieval_assets
 from mkailin_assets.retrieval import checks as retrieval_checks
 from mkailin_assets.training import assets as training_assets
 from mkailin_assets.training import checks as training_checks
 from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.models.interface import TextGenerator
-from mkailin_resources.profiles import InvalidSetting, Settings, resources
+from mkailin_resources.profiles import ENTAILMENT_MODEL, InvalidSetting, Settings, resources, told_of
 from mkailin_resources.trainees import Trainees
 
 ASSET_MODULES = [
@@ -42,6 +47,7 @@ ASSET_MODULES = [
     question_assets,
     preference_assets,
     corpus_assets,
+    release_assets,
     training_assets,
     evaluation_assets,
 ]
@@ -52,6 +58,7 @@ CHECK_MODULES = [
     question_checks,
     preference_checks,
     corpus_checks,
+    release_checks,
     training_checks,
     evaluation_checks,
 ]
@@ -59,9 +66,13 @@ CHECK_MODULES = [
 
 def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str, str]:
     """What settings add to an asset's code version, so that a changed setting shows as out of date."""
-    benchmark = f"benchmark={_content(settings.pubmedqa)}"
+    pubmedqa = f"benchmark={_content(settings.pubmedqa)}"
+    others = map(_files, (settings.retrieval_benchmark, *settings.other_benchmarks))
+    benchmark = " ".join([pubmedqa, *filter(None, others)])
     answerer = _model("answer_model", handed_in)
     trainees: Trainees = handed_in["trainees"]
+    judge: TextGenerator | None = handed_in[ENTAILMENT_MODEL]
+    judged_by = judge.version if judge else "no judge"
     rules: ColdStartRules = handed_in["mesh_rules"]
     scored = f"mesh={rules.score_version()}"
     taught = f"mesh={rules.version()}"
@@ -83,24 +94,45 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "preferred_generator": f"{generators} {taught} {benchmark}",
         "question_champion": f"{generators} {scored}",
         "distilled_contexts": found,
-        "evaluator_audit": f"{benchmark} {trainees.evaluator_version()} {found}",
+        "evaluator_audit": f"{pubmedqa} {trainees.evaluator_version()} {found}",
         "generated_qa": answerer,
-        "training_corpus": benchmark,
-        "corpus_exclusions": benchmark,
-        "retrieval_report": f"{benchmark} {judged} retriever={settings.retriever}",
-        "benchmark_report": f"{benchmark} {answerer}",
+        "evaluated_qa": f"{_told(handed_in['quality_rules'])} {scored} {judged_by}",
+        "training_corpus": f"{benchmark} {_told(handed_in['corpus_rules'])}",
+        "corpus_exclusions": f"{benchmark} {_told(handed_in['corpus_rules'])}",
+        "corpus_lengths": f"tokenizer={settings.tokenizer or 'corpus'}",
+        "corpus_release": f"form={settings.release_form} exceptions={sorted(settings.licence_exceptions)}",
+        "retrieval_report": f"{pubmedqa} {judged} retriever={settings.retriever}",
+        "benchmark_report": f"{pubmedqa} {answerer}",
     }
 
 
-def _mesh_rules(settings: Settings) -> ColdStartRules:
+Rules = TypeVar("Rules", bound=BaseModel)
+
+
+def _rules(kind: type[Rules], variable: str, given: Mapping[str, Any]) -> Rules:
     try:
-        return ColdStartRules.model_validate(settings.mesh_rules)
+        return kind.model_validate(given)
     except ValidationError as error:
         fault = error.errors()[0]
         raise InvalidSetting(
-            f"MKAILIN_MESH_RULES: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; it may set "
-            f"{', '.join(ColdStartRules.model_fields)}"
+            f"MKAILIN_{variable}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; it may set "
+            f"{', '.join(kind.model_fields)}"
         ) from error
+
+
+def _all_rules(settings: Settings) -> dict[str, BaseModel]:
+    """What a person may set of how questions are scored, pairs are judged, and the corpus is put together."""
+    return {
+        "mesh_rules": _rules(ColdStartRules, "MESH_RULES", settings.mesh_rules),
+        "quality_rules": _rules(QualityRules, "QUALITY_RULES", settings.quality_rules),
+        "corpus_rules": _rules(CorpusRules, "CORPUS_RULES", settings.corpus_rules),
+    }
+
+
+def _told(rules: BaseModel) -> str:
+    """Rules as far as they are not the defaults."""
+    changed = rules.model_dump(exclude_defaults=True)
+    return f"rules={json.dumps(changed, sort_keys=True)}"
 
 
 def _encoder(encoder: EncoderSettings) -> str:
@@ -131,7 +163,14 @@ def _content(path: str) -> str:
 
 def definitions(settings: Settings) -> dg.Definitions:
     """The code location under these settings."""
-    handed_in = {**resources(settings), "mesh_rules": _mesh_rules(settings)}
+    rules = _all_rules(settings)
+    publication = Publication(
+        form=settings.release_form,
+        exceptions=settings.licence_exceptions,
+        rules={name.removesuffix("_rules"): one.model_dump(mode="json") for name, one in rules.items()},
+        settings=told_of(settings),
+    )
+    handed_in = {**resources(settings), **rules, "publication": publication}
     added = code_versions(settings, handed_in)
 
     assets = [
@@ -151,7 +190,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         assets=dg.map_asset_specs(with_settings, assets),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
         jobs=[*jobs, prune_generations],
-        sensors=sensors,
+        sensors=[*sensors, fill_thinnest_branches],
         schedules=schedules,
         resources=handed_in,
         loggers={"progress": progress_logger},

@@ -26,7 +26,15 @@ from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAG
 from mkailin_assets.progress import console
 from mkailin_resources.models.interface import ModelUnavailable
 from mkailin_resources.nlm import NlmError, NlmServers
-from mkailin_resources.profiles import API_KEY, InvalidSetting, Settings, agents, entrez_query, trainees
+from mkailin_resources.profiles import (
+    API_KEY,
+    InvalidSetting,
+    Settings,
+    agents,
+    entailment_judge,
+    entrez_query,
+    trainees,
+)
 from mkailin_resources.storage import Storage
 
 ANSWERS_SHOWN = 3
@@ -56,16 +64,24 @@ class Distillation:
         """Raise `ModelUnavailable` where a model is missing that as far as is known now has to be asked."""
         models = [model for model in agents(self._settings).values() if model.is_paid]
         branches = self._branches() if models else []
-        wanted: list[tuple[str, str | None]] = [(name, one) for name in TABLES_OF_TEXTS for one in branches]
+        wanted: list[tuple[str, str | None]] = [
+            (name, one) for name in TABLES_OF_TEXTS if name != "evaluated_qa" for one in branches
+        ]
         wanted.append(("benchmark_report", None))
         if models and any(self._freshness.reason(*table) for table in wanted):
             for model in models:
                 model.check()
+        judge = entailment_judge(self._settings)
+        if judge and any(self._freshness.reason("evaluated_qa", one) for one in self._branches()):
+            judge.check()
         if any(self._freshness.reason(name, None) for name in TRAINED_AGENTS):
             trainees(self._settings).check()
 
-    def run(self, files: Sequence[str]) -> None:
-        """Bring every stage up to date; raises `Incomplete` where what follows would have no ground."""
+    def run(self, files: Sequence[str], release: bool = False) -> None:
+        """Bring every stage up to date, the release too if it is asked for.
+
+        Raises `Incomplete` where what follows would have no ground.
+        """
         self._stage(automation.mesh_job.name, [None])
         self._stage(automation.pubmed_file_job.name, files)
         self._require_success()
@@ -81,6 +97,9 @@ class Distillation:
         self._stage(automation.champion_job.name, [None], is_needed=True)
         self._stage(automation.distill_branch_job.name, branches)
         self._stage(automation.learn_job.name, [None])
+        if release:
+            self._require_success()
+            self._stage(automation.release_job.name, [None])
 
     def _stage(self, job: str, partitions: Sequence[str | None], is_needed: bool = False) -> None:
         """Materialize what is out of date; `is_needed`: nothing below can be made without it."""
@@ -157,13 +176,16 @@ class Distillation:
             seconds = f"{self._seconds[name]:.1f}" if name in self._seconds else done
             table.add_row(name, str(len(partitions)), "-" if rows is None else f"{rows:,}", seconds)
         console.print(table)
-        corpus = self._storage.read_table("training_corpus")
+        corpus = self._storage.scan_table("training_corpus")
         if corpus is not None and "training_corpus" in self._touched:
             self._show_answers(corpus)
         for what, table_name in (("checkpoint", "finetuned_checkpoint"), ("index", "context_index")):
             row = self._storage.read_table(table_name)
             if row is not None:
                 say(f"{what:<12}{row['uri'][0]}")
+        release = self._storage.read_table("corpus_release")
+        if release is not None:
+            say(f"{'release':<12}{release.filter('is_current')['uri'][0]}")
         corpus_path = self._storage.table_path("training_corpus", None)
         for what, path in (("corpus", corpus_path), ("report", self._storage.path(*REPORT))):
             if path.exists():
@@ -178,9 +200,11 @@ class Distillation:
         ]
         return sum(counts) if counts else None
 
-    def _show_answers(self, corpus: pl.DataFrame) -> None:
+    def _show_answers(self, corpus: pl.LazyFrame) -> None:
         console.print("\n[bold]From the corpus[/]")
-        for row in corpus.unique("branch", keep="first", maintain_order=True).head(ANSWERS_SHOWN).to_dicts():
+        shown = corpus.select("branch", "pmid", "question", "decision", "long_answer")
+        first = shown.unique("branch", keep="first", maintain_order=True).head(ANSWERS_SHOWN).collect()
+        for row in first.to_dicts():
             console.print(f"  [cyan]{row['branch']} PMID {row['pmid']}[/]  {escape(row['question'])}")
             decision = f"{row['decision']}: " if row["decision"] else ""
             console.print(f"    {decision}{row['long_answer'][:300]}", style="dim", markup=False)
@@ -254,6 +278,9 @@ def main() -> int:
     parser.add_argument(
         "--register-files", action="store_true", help="only make the server's PubMed files partitions"
     )
+    parser.add_argument(
+        "--release", action="store_true", help="end with a release of the corpus: a folder to publish"
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.from_environment()
@@ -266,7 +293,7 @@ def main() -> int:
     if not os.environ.get("DAGSTER_HOME"):
         say("DAGSTER_HOME is unset: use `make demo` or `make distill`, which set it", "red")
         return 2
-    return _register(settings) if arguments.register_files else _distill(settings)
+    return _register(settings) if arguments.register_files else _distill(settings, arguments.release)
 
 
 def _register(settings: Settings) -> int:
@@ -281,7 +308,7 @@ def _register(settings: Settings) -> int:
     return 0
 
 
-def _distill(settings: Settings) -> int:
+def _distill(settings: Settings, release: bool) -> int:
     from mkailin_assets.definitions import defs
 
     began = time.monotonic()
@@ -294,7 +321,7 @@ def _distill(settings: Settings) -> int:
             say(error, "red")
             return 2
         try:
-            distillation.run(register_files(instance, settings))
+            distillation.run(register_files(instance, settings), release)
         except NlmError as error:
             say(error, "red")
             return 1

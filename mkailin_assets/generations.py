@@ -14,8 +14,11 @@ from mkailin_resources.models.licences import licence_of
 from mkailin_resources.storage import Storage
 
 # Tables whose rows name the fingerprints of the texts they were made of.
-TABLES_OF_TEXTS = ("candidate_questions", "question_preferences", "distilled_questions", "generated_qa")
-_NAMED = ("fingerprint", "fingerprints")
+TABLES_OF_TEXTS = (
+    *("candidate_questions", "question_preferences", "distilled_questions", "generated_qa"),
+    "evaluated_qa",
+)
+_NAMED = ("fingerprint", "fingerprints", "entailment_fingerprint")
 
 
 def generation_metadata(tallies: Sequence[Tally], generation: Generation) -> dict[str, Any]:

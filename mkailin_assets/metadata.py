@@ -113,5 +113,9 @@ def _picture(title: str, draw: Callable[["Axes"], None], height: float = 2.6) ->
     axes.set_title(title, fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+    return picture(buffer.getvalue(), title)
+
+
+def picture(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
+    """A PNG, and what is read where it cannot be seen."""
+    return dg.MetadataValue.md(f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings.interface import LEARNT, EncoderSettings, Pooling
@@ -45,6 +45,9 @@ PROMPTS = {
 # The model that judges pairs of questions, where a model does.
 JUDGE = "evaluator_model"
 JUDGE_PROMPT = "evaluation"
+# The model that judges whether answers follow from what they were written from, where one does.
+ENTAILMENT_MODEL = "entailment_model"
+ENTAILMENT_PROMPT = "entailment"
 # What finds abstracts best. Of 500 questions of PubMedQA, among 2,854 abstracts, words put the one they were
 # asked about first for 96%, words and the encoder learnt from the corpus together for 58%.
 BEST_RETRIEVERS: dict[str, Retriever] = {LEARNT: "lexical"}
@@ -69,6 +72,7 @@ class Settings:
     encoder: EncoderSettings
     retriever: Retriever
     pubmedqa: str
+    other_benchmarks: tuple[str, ...]
     retrieval_benchmark: str
     schedule: str
     pubmed_query: str
@@ -88,6 +92,12 @@ class Settings:
     bases: Mapping[Trainee, ModelName | None]
     evaluator: EvaluatorKind
     mesh_rules: Mapping[str, Any]
+    quality_rules: Mapping[str, Any]
+    corpus_rules: Mapping[str, Any]
+    tokenizer: str
+    release_form: Literal["pmids", "full"]
+    licence_exceptions: Mapping[str, str]
+    hub_repository: str
     bioasq: str
 
     @property
@@ -129,10 +139,17 @@ class Settings:
         profile = choice("PROFILE", *PROFILES)
         encoder = value("ENCODER", LEARNT)
         common = value("MODEL", DEFAULT_MODELS.get(profile, ""))
+        judges_entailment = choice("ENTAILMENT", "no", "yes") == "yes"
+        if judges_entailment and profile == "embedded":
+            raise InvalidSetting(
+                "MKAILIN_ENTAILMENT is 'yes', and the embedded profile has no language model: set "
+                "MKAILIN_PROFILE and MKAILIN_MODEL (or MKAILIN_ENTAILMENT_MODEL)"
+            )
+        judges = (JUDGE, ENTAILMENT_MODEL) if judges_entailment else (JUDGE,)
         endpoint = _endpoint(value("ENDPOINT"))
         models = {
             agent: _model_name(agent.upper(), value(agent.upper(), common), endpoint)
-            for agent in ((*PROMPTS, JUDGE) if common else ())
+            for agent in ((*PROMPTS, *judges) if common else ())
         }
         # Where no GPU is meant to be, a model of the hub takes days to train.
         trains = choice("TRAIN_AGENTS", *(("no", "yes") if profile == "local" or endpoint else ("yes", "no")))
@@ -174,6 +191,7 @@ class Settings:
             ),
             retriever=choice("RETRIEVER", BEST_RETRIEVERS.get(encoder, "hybrid"), *get_args(Retriever)),
             pubmedqa=value("PUBMEDQA", str(PUBMEDQA_FILE)),
+            other_benchmarks=tuple(filter(None, value("BENCHMARKS").split(os.pathsep))),
             retrieval_benchmark=value("RETRIEVAL_BENCHMARK"),
             schedule=value("SCHEDULE"),
             pubmed_query=value("PUBMED_QUERY"),
@@ -196,6 +214,18 @@ class Settings:
             mesh_rules=_json_object(
                 "MESH_RULES", value("MESH_RULES", "{}"), 'a JSON object such as {"mode": "kailin_compat"}'
             ),
+            quality_rules=_json_object(
+                "QUALITY_RULES", value("QUALITY_RULES", "{}"), 'a JSON object such as {"min_answer_words": 8}'
+            ),
+            corpus_rules=_json_object(
+                "CORPUS_RULES",
+                value("CORPUS_RULES", "{}"),
+                'a JSON object such as {"branch_balance": "uniform"}',
+            ),
+            tokenizer=_tokenizer(value("TOKENIZER")),
+            release_form=choice("RELEASE_FORM", "pmids", "full"),
+            licence_exceptions=_reasons("LICENCE_EXCEPTIONS", value("LICENCE_EXCEPTIONS", "{}")),
+            hub_repository=value("HUB_REPOSITORY"),
             bioasq=value("BIOASQ"),
         )
 
@@ -212,7 +242,11 @@ def resources(settings: Settings) -> dict[str, Any]:
         "entrez": entrez_query(settings),
         "encoder": settings.encoder,
         "context_store": ContextStore(storage=storage, retriever=settings.retriever),
-        "benchmarks": BenchmarkFiles(pubmedqa=settings.pubmedqa, retrieval=settings.retrieval_benchmark),
+        "benchmarks": BenchmarkFiles(
+            pubmedqa=settings.pubmedqa,
+            retrieval=settings.retrieval_benchmark,
+            others=list(settings.other_benchmarks),
+        ),
         "generation": Generation(
             storage=storage,
             max_failed_share=settings.max_failed_share,
@@ -220,18 +254,44 @@ def resources(settings: Settings) -> dict[str, Any]:
         ),
         "trainees": trainees(settings),
         "bioasq": settings.bioasq,
+        "tokenizer": settings.tokenizer,
+        ENTAILMENT_MODEL: entailment_judge(settings),
         **agents(settings),
     }
 
 
+def told_of(settings: Settings) -> dict[str, Any]:
+    """What a release may say of the settings it was made with: no path, no address and no key."""
+    return {
+        "profile": settings.profile,
+        "pubmed_files": settings.pubmed_files,
+        "pubmed_query": settings.pubmed_query,
+        "branches": list(settings.branches),
+        "encoder": Path(settings.encoder.name).name,
+        "retriever": settings.retriever,
+        "models": {agent: _shown(name) for agent, name in settings.models.items()},
+        "temperature": settings.temperature,
+        "input_characters": settings.input_characters,
+        "trains_agents": settings.trains_agents,
+        "bases": {trainee: base and _shown(base) for trainee, base in settings.bases.items()},
+        "evaluator": settings.evaluator,
+        "bioasq": bool(settings.bioasq),
+    }
+
+
+def _shown(model: ModelName) -> str:
+    """A model without the place of a folder."""
+    if not model.is_folder and not model.adapter:
+        return str(model)
+    name = Path(model.name).name if model.is_folder else model.name
+    adapter = Path(model.adapter).name if model.adapter else ""
+    return str(ModelName(name, model.revision, adapter))
+
+
 def trainees(settings: Settings) -> Trainees:
     """What the platform trains, on the engine of the profile; the embedded profile's is transformers."""
-    engine = _gpu_engine(settings) if settings.profile == "gpu" else _local_engine(settings)
-    judge = None
-    if settings.evaluator == "judge":
-        name = settings.models[JUDGE]
-        model = _served(name, settings) if settings.endpoint else engine(name)
-        judge = _prompted(model, JUDGE_PROMPT, settings)
+    engine = _engine(settings)
+    judge = _judge(JUDGE, JUDGE_PROMPT, settings) if settings.evaluator == "judge" else None
     return Trainees(
         is_on=settings.trains_agents,
         bases=settings.bases,
@@ -269,6 +329,24 @@ def local(settings: Settings) -> dict[str, TextGenerator]:
 def gpu(settings: Settings) -> dict[str, TextGenerator]:
     """Models on this machine's GPU through vLLM; or an endpoint, such as a vLLM server."""
     return _agents(settings, _gpu_engine(settings))
+
+
+def entailment_judge(settings: Settings) -> TextGenerator | None:
+    """The language model that judges whether answers follow, None where none is to."""
+    if ENTAILMENT_MODEL not in settings.models:
+        return None
+    return _judge(ENTAILMENT_MODEL, ENTAILMENT_PROMPT, settings)
+
+
+def _judge(key: str, prompt: str, settings: Settings) -> TextGenerator:
+    """A model that judges under its prompt; an endpoint goes before the profile's engine."""
+    name = settings.models[key]
+    model = _served(name, settings) if settings.endpoint else _engine(settings)(name)
+    return _prompted(model, prompt, settings)
+
+
+def _engine(settings: Settings) -> Callable[[ModelName], LanguageModel]:
+    return _gpu_engine(settings) if settings.profile == "gpu" else _local_engine(settings)
 
 
 def _local_engine(settings: Settings) -> Callable[[ModelName], LanguageModel]:
@@ -390,6 +468,23 @@ def _endpoint(url: str) -> str:
             "http://127.0.0.1:8000/v1, and the key, if it needs one, to MKAILIN_API_KEY"
         )
     return url.rstrip("/")
+
+
+def _tokenizer(text: str) -> str:
+    if text and _model_name("TOKENIZER", text, "").adapter:
+        raise InvalidSetting(f"MKAILIN_TOKENIZER is {text!r}: a tokenizer has no adapter; leave out +FOLDER")
+    return text
+
+
+def _reasons(name: str, text: str) -> dict[str, str]:
+    """A JSON object from the name of a model to the reason why it may be used."""
+    expected = (
+        'a JSON object from model to reason, such as {"my-model": "its publisher allows it in writing"}'
+    )
+    value = _json_object(name, text, expected)
+    if not all(isinstance(reason, str) and reason.strip() for reason in value.values()):
+        raise InvalidSetting(f"MKAILIN_{name} is {text!r}; set it to {expected}")
+    return value
 
 
 def _vllm_arguments(text: str) -> dict[str, Any]:

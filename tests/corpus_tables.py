@@ -4,8 +4,10 @@ from typing import Any
 
 import polars as pl
 
+from mkailin_assets.corpus.entailment import ENTAILMENT
 from mkailin_assets.corpus.quality import QualityRules, evaluate
 from mkailin_assets.corpus.tables import DistilledContexts, EvaluatedQA, GeneratedQA
+from mkailin_assets.preferences.tables import QuestionPreference
 from mkailin_assets.pubmed.tables import CurrentCitation
 
 TOPICS = (
@@ -40,7 +42,10 @@ def qa(pmid: int, **changes: Any) -> dict[str, Any]:
         "question": f"Is it true that {topic}?",
         "question_role": "domain",
         "generator": "asker",
+        "question_prompt_version": "1",
+        "chosen_by": "cold start",
         "source_context": f"We asked whether {topic} in a trial.",
+        "source_conclusion": f"The trial shows that {topic}.",
         "contexts": [context(5000 + pmid)],
         "long_answer": f"The trial shows that {topic}.",
         "decision": "yes",
@@ -59,8 +64,15 @@ def generated(*rows: dict[str, Any]) -> pl.DataFrame:
 
 def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None) -> pl.DataFrame:
     """The rows as evaluation leaves them, without contexts to look at."""
-    contexts = DistilledContexts.create_empty()
-    return EvaluatedQA.validate(evaluate(generated(*rows), contexts, rules or QualityRules()))
+    nothing = (
+        DistilledContexts.create_empty(),
+        QuestionPreference.create_empty(),
+        pl.DataFrame(schema=ENTAILMENT),
+    )
+    signals = evaluate(
+        generated(*rows), *nothing, lambda questions: [None] * len(questions), rules or QualityRules()
+    )
+    return EvaluatedQA.validate(signals)
 
 
 def current(*rows: dict[str, Any], **changes: Any) -> pl.DataFrame:

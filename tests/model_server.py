@@ -9,7 +9,8 @@ A process of its own, so that it can be killed with -9 and started again:
         assert server.stats().answered_twice == 0
 
 What it writes is decided by the prompt and the seed: JSON for a schema with `question` (of some words of the
-prompt), `long_answer` (decision yes, evidence [1]) or `preferred` (the first); else a sentence.
+prompt), `long_answer` (decision yes, evidence [1]), `preferred` (the first) or `label` (the first of those to
+be had); else a sentence.
 
 Faults are decided by the prompt alone: a share of all prompts, or those that hold `match`, get it at their
 first `times` visits and are answered well after that; of several a prompt gets the first that takes it;
@@ -321,6 +322,7 @@ def _text(asked: dict[str, Any], content: str) -> str:
         "evidence": [1],
     }
     schema = asked.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    values["label"] = schema.get("properties", {}).get("label", {}).get("enum", [""])[0]
     wanted = [name for name in schema.get("properties", {}) if name in values]
     return json.dumps({name: values[name] for name in wanted}) if wanted else f"It is about {some}."
 

@@ -1,14 +1,16 @@
 """From evaluated pairs to one corpus: what enters, what stays out, and what never moves."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 import pytest
 from corpus_tables import became, context, current, evaluated, qa
 
-from mkailin_assets.corpus.assembly import AssemblyRules, assemble, split_of
+from mkailin_assets.corpus.assembly import CorpusRules, assemble, examples
 from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.corpus.tables import CorpusExclusion, TrainingExample
 
@@ -21,14 +23,22 @@ def assembled(
     benchmark: pl.DataFrame = NO_BENCHMARK,
     **rules: Any,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    branches = {branch: [row for row in rows if row["branch"] == branch] for branch in ("C04", "F03")}
-    corpus, exclusions = assemble(
-        {branch: evaluated(*those).lazy() for branch, those in branches.items()},
-        current(*rows) if citations is None else citations,
-        benchmark,
-        AssemblyRules(**rules),
+    branches = sorted({row["branch"] for row in rows})
+    tables = {
+        branch: evaluated(*(row for row in rows if row["branch"] == branch)).lazy() for branch in branches
+    }
+    return corpus_of(
+        tables, current(*rows) if citations is None else citations, benchmark, CorpusRules(**rules)
     )
-    return TrainingExample.validate(corpus), CorpusExclusion.validate(exclusions)
+
+
+def corpus_of(
+    tables: Mapping[str, pl.LazyFrame], citations: pl.DataFrame, benchmark: pl.DataFrame, rules: CorpusRules
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    assembly = assemble(tables, citations, benchmark, rules)
+    corpus = pl.concat([TrainingExample.create_empty(), *examples(tables, assembly.kept, rules)])
+    assert sorted(corpus["example_id"]) == sorted(assembly.kept["example_id"])
+    return TrainingExample.validate(corpus.sort("pmid")), CorpusExclusion.validate(assembly.exclusions)
 
 
 def only_exclusion(*rows: dict[str, Any], **arguments: Any) -> dict[str, Any]:
@@ -90,12 +100,8 @@ def test_an_open_question_is_neither_asked_nor_taught_a_decision() -> None:
 
 def test_a_pair_without_any_context_is_an_example_with_an_empty_one() -> None:
     row = qa(1, source_context=None, contexts=[])
-    corpus, exclusions = assemble(
-        {"C04": evaluated(row, rules=QualityRules(min_answer_support=0)).lazy()},
-        current(row),
-        NO_BENCHMARK,
-        AssemblyRules(),
-    )
+    table = evaluated(row, rules=QualityRules(min_answer_support=0)).lazy()
+    corpus, exclusions = corpus_of({"C04": table}, current(row), NO_BENCHMARK, CorpusRules())
     assert exclusions.is_empty()
     assert corpus["context"].to_list() == [""]
 
@@ -257,7 +263,7 @@ def test_splits_depend_on_the_pmid_alone_and_are_eighty_ten_ten() -> None:
 
 
 def test_no_branches_are_an_empty_corpus() -> None:
-    corpus, exclusions = assemble({}, current(), NO_BENCHMARK, AssemblyRules())
+    corpus, exclusions = corpus_of({}, current(), NO_BENCHMARK, CorpusRules())
     assert corpus.schema == TrainingExample.create_empty().schema
     assert exclusions.schema == CorpusExclusion.create_empty().schema
     assert corpus.height == exclusions.height == 0

@@ -46,19 +46,25 @@ def generated_qa(  # noqa: PLR0917 (one table for each upstream of the asset)
     return pl.DataFrame(rows, schema=GeneratedQA.create_empty().schema)
 
 
-def context_without_conclusion(document: Document) -> str:
-    """The abstract up to its conclusion, which is what an answer must not be copied from."""
+def at_its_conclusion(document: Document) -> tuple[str | None, str | None]:
+    """The abstract up to its conclusion, which is what an answer must not be copied from; and the conclusion.
+
+    None for a part that is empty.
+    """
     # Its patterns take a tenth of a second to compile, which loading the code location need not wait for.
     from mkailin_resources.models.extractive.sentences import read_abstract
 
-    return normalised(" ".join(section.text for section in read_abstract(document).body))
+    abstract = read_abstract(document)
+    body = normalised(" ".join(section.text for section in abstract.body))
+    return body or None, normalised(" ".join(abstract.conclusion)) or None
 
 
 def _sources(
     questions: pl.DataFrame, contexts: pl.DataFrame, citations: pl.DataFrame
 ) -> list[dict[str, Any]]:
     """Each citation with its question, who asked it or why there is none, and its contexts."""
-    asked = questions.select("pmid", "role", "question", "generator", "failure", distilled=pl.lit(True))
+    named = ("pmid", "role", "question", "generator", "prompt_version", "chosen_by", "failure")
+    asked = questions.select(*named, distilled=pl.lit(True))
     return (
         citations.select("pmid", "pubmed_file", "content_hash", "title", "abstract")
         .join(asked, on="pmid", how="left", validate="1:1", maintain_order="left")
@@ -107,6 +113,7 @@ def _row(
         answer, failure = reply.text and Answer.model_validate_json(reply.text), reply.failure
     else:
         failure = source["failure"] if source["distilled"] else NOT_DISTILLED
+    source_context, source_conclusion = at_its_conclusion(document_of(source))
     return {
         "pmid": source["pmid"],
         "branch": branch,
@@ -116,7 +123,10 @@ def _row(
         "question": request.question if request else None,
         "question_role": source["role"],
         "generator": source["generator"],
-        "source_context": context_without_conclusion(document_of(source)) or None,
+        "question_prompt_version": source["prompt_version"],
+        "chosen_by": source["chosen_by"],
+        "source_context": source_context,
+        "source_conclusion": source_conclusion,
         "contexts": source["contexts"],
         "long_answer": normalised(answer.long_answer) if answer else None,
         "decision": answer.decision if answer else None,

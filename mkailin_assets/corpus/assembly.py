@@ -1,65 +1,172 @@
-"""From the evaluated pairs of all branches to one corpus to train on, and what stays out of it."""
+"""From the evaluated pairs of all branches to one corpus to train on, and what stays out of it.
+
+In two passes, since the texts of a large corpus fit no memory: the first reads every pair and keeps what
+decides about it, the second writes the examples of those that stay.
+"""
 
 import hashlib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import polars as pl
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from mkailin_assets.corpus import chat
-from mkailin_assets.corpus.decontamination import contamination, normalised
+from mkailin_assets.corpus.balance import (
+    BranchBalance,
+    over_represented_branches,
+    over_represented_decisions,
+)
+from mkailin_assets.corpus.decontamination import Decontaminator, normalised
+from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.duplicates import duplicates
 from mkailin_assets.corpus.recalls import citations_of, taken_back
-from mkailin_assets.corpus.tables import CorpusExclusion, EvaluatedQA, TrainingExample
+from mkailin_assets.corpus.tables import (
+    CorpusExclusion,
+    LedgerRow,
+    TrainingExample,
+)
+from mkailin_assets.corpus.texts import example_hash, example_texts
 
-# Percent of the sources; a citation stays where it is whatever arrives, so these never change.
-TRAIN_PERCENT, VALIDATION_PERCENT = 80, 10
+ROWS_AT_ONCE = 5_000
+_NO_HIT = ("benchmark", "benchmark_item", "evidence")
 
 
-class AssemblyRules(BaseModel):
+class CorpusRules(BaseModel):
     """What the corpus looks like as a whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_context_characters: int = Field(6000, ge=100, description="Longer contexts are cut at a word")
     min_duplicate_similarity: float = Field(
         0.9, gt=0, le=1, description="Jaccard similarity of two questions from which the later one leaves"
     )
+    branch_balance: BranchBalance = Field(
+        "proportional", description="Places of a branch: by its rows, by their square root, or uniform"
+    )
+    max_examples: int | None = Field(None, ge=1, description="Examples in all; unset: as many as there are")
+    max_branch_examples: int | None = Field(None, ge=1, description="Examples of one branch at most")
     max_decision_share: float = Field(
         0.9, gt=0, le=1, description="Largest share of the most frequent decision; 1: as it comes"
     )
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Which pairs are the corpus, and which are not.
+
+    `kept` has the columns of `LedgerRow`, decision and `characters` (of the text to pre-train on), by PMID;
+    `exclusions` is `CorpusExclusion`, by PMID.
+    """
+
+    kept: pl.DataFrame
+    exclusions: pl.DataFrame
 
 
 def assemble(
     evaluated: Mapping[str, pl.LazyFrame],
     current: pl.DataFrame,
     benchmark: pl.DataFrame,
-    rules: AssemblyRules,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows to train on (`TrainingExample`) and those that stay out (`CorpusExclusion`), by PMID.
+    rules: CorpusRules,
+) -> Assembly:
+    """Which of the pairs are trained on.
 
-    `evaluated` holds an `EvaluatedQA` table for each branch, `current` is `CurrentCitation`, `benchmark`
-    has `pmid` and `question` of each benchmark item. Every row comes out once: in the corpus, or with the
-    first stage that refused it and why. Earlier PMIDs win over later duplicates, and the places
-    that the decision cap leaves go by a hash of the PMID, so that growth moves little.
-    Memory grows with the text of all branches.
+    `evaluated` holds an `EvaluatedQA` table for each branch, `current` is `CurrentCitation`, `benchmark` has
+    the columns `BENCHMARK`. Every pair is kept, or excluded with the first stage that refused it and why.
+    Earlier PMIDs win over later duplicates, and the places that balance leaves go by a hash of the PMID, so
+    that growth moves little. Memory grows with questions and citations, not with texts.
     """
-    frames = [EvaluatedQA.create_empty().lazy(), *evaluated.values()]
-    rows = pl.concat(frames).sort("pmid", "branch").collect()
-    rows = without_held_out_contexts(rows.with_columns(made_of=_made_of())).with_columns(*_texts(rules))
-    stages: dict[str, Callable[[pl.DataFrame], pl.Series]] = {
-        "evaluation": _refused_by_evaluation,
-        "source": lambda left: outdated(left, current),
-        "contamination": lambda left: contamination(left.with_columns(text=_all_text()), benchmark),
-        "duplicate": lambda left: repeated(left, rules.min_duplicate_similarity),
-        "balance": lambda left: over_represented(left, rules.max_decision_share),
-    }
-    excluded: list[pl.DataFrame] = [CorpusExclusion.create_empty()]
-    for stage, refuse in stages.items():
+    surveyed = _surveyed(evaluated, current, benchmark, rules)
+    rows = pl.concat([_nothing_surveyed(), *surveyed]).sort("pmid", "branch")
+    size, cap = rules.max_examples, rules.max_branch_examples
+    stages: tuple[tuple[str, Callable[[pl.DataFrame], pl.Series]], ...] = (
+        ("duplicate", lambda left: repeated(left, rules.min_duplicate_similarity)),
+        ("balance", lambda left: over_represented_branches(left, rules.branch_balance, size, cap)),
+        ("balance", lambda left: over_represented_decisions(left, rules.max_decision_share)),
+    )
+    excluded, rows = [rows.filter(pl.col("stage").is_not_null())], rows.filter(pl.col("stage").is_null())
+    for stage, refuse in stages:
         reasons = refuse(rows)
-        out = rows.with_columns(stage=pl.lit(stage), reason=reasons).filter(reasons.is_not_null())
-        excluded.append(out.select(excluded[0].columns))
+        out = rows.filter(reasons.is_not_null())
+        excluded.append(out.with_columns(stage=pl.lit(stage), reason=reasons.drop_nulls()))
         rows = rows.filter(reasons.is_null())
-    return _examples(rows), pl.concat(excluded).sort("pmid", "branch")
+    exclusions = pl.concat(part.select(CorpusExclusion.create_empty().columns) for part in excluded)
+    kept = rows.select(*LedgerRow.create_empty().columns, "decision", "characters")
+    return Assembly(kept, exclusions.sort("pmid", "branch"))
+
+
+def examples(
+    evaluated: Mapping[str, pl.LazyFrame], kept: pl.DataFrame, rules: CorpusRules
+) -> Iterator[pl.DataFrame]:
+    """The `TrainingExample` rows of the pairs in `kept`, some thousand at a time, by branch and PMID."""
+    for branch in sorted(evaluated):
+        wanted = kept.filter(branch=branch).select("pmid")
+        for rows in in_batches(evaluated[branch]):
+            chosen = rows.join(wanted, on="pmid", how="semi", maintain_order="left")
+            if not chosen.is_empty():
+                yield TrainingExample.validate(_as_examples(chosen, rules).drop("title"))
+
+
+def streamed(parts: Callable[[], Iterator[pl.DataFrame]], schema: pl.Schema) -> pl.LazyFrame:
+    """A table that is made part by part when it is written or asked for, and never lies in memory whole."""
+    from polars.io.plugins import register_io_source
+
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, rows: int | None, _: int | None
+    ) -> Iterator[pl.DataFrame]:
+        for part in parts():
+            asked = part if predicate is None else part.filter(predicate)
+            asked = asked if rows is None else asked.head(rows)
+            yield asked if columns is None else asked.select(columns)
+            rows = None if rows is None else rows - asked.height
+            if rows == 0:
+                return
+
+    return register_io_source(read, schema=schema)
+
+
+def in_batches(rows: pl.LazyFrame, size: int = ROWS_AT_ONCE) -> Iterator[pl.DataFrame]:
+    """The rows in their order, `size` at a time in memory."""
+    height = int(rows.select(pl.len()).collect().item())
+    for start in range(0, height, size):
+        yield rows.slice(start, size).collect()
+
+
+def _surveyed(
+    evaluated: Mapping[str, pl.LazyFrame], current: pl.DataFrame, benchmark: pl.DataFrame, rules: CorpusRules
+) -> Iterator[pl.DataFrame]:
+    """What decides about each pair, without its texts: refused for itself, or with its digest."""
+    columns, decontaminator = _nothing_surveyed().columns, Decontaminator(benchmark)
+    for branch in sorted(evaluated):
+        for rows in in_batches(evaluated[branch]):
+            refused = _refused_by_evaluation(rows)
+            yield _out(rows.filter(refused.is_not_null()), "evaluation", refused.drop_nulls()).select(columns)
+            rest = _as_examples(rows.filter(refused.is_null()), rules)
+            reasons = outdated(rest, current)
+            yield _out(rest.filter(reasons.is_not_null()), "source", reasons.drop_nulls()).select(columns)
+            rest = rest.filter(reasons.is_null())
+            hits = decontaminator.of(rest.with_columns(text=_all_text()))
+            stage = pl.when(pl.col("reason").is_not_null()).then(pl.lit("contamination"))
+            yield (
+                pl.concat([rest, hits.with_columns(stage=stage)], how="horizontal")
+                .with_columns(characters=pl.col("pretraining_text").str.len_chars())
+                .select(columns)
+            )
+
+
+def _as_examples(rows: pl.DataFrame, rules: CorpusRules) -> pl.DataFrame:
+    """Evaluated pairs as `TrainingExample` and `title`."""
+
+    def example_id(pmid: int, question: str) -> str:
+        return hashlib.blake2b(f"{pmid}\n{question}".encode(), digest_size=16).hexdigest()
+
+    ids = [example_id(pmid, question) for pmid, question in rows.select("pmid", "question").iter_rows()]
+    shown = without_held_out_contexts(rows.with_columns(made_of=_made_of()))
+    read = example_texts(shown, rules.max_context_characters)
+    return read.with_columns(
+        example_hash(read),
+        example_id=pl.Series(ids, dtype=pl.String),
+        context_pmids=pl.col("contexts").list.eval(pl.element().struct.field("pmid")),
+    ).select(*TrainingExample.create_empty().columns, "title")
 
 
 def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -72,7 +179,9 @@ def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
     split = pl.col("pmid").map_elements(split_of, return_dtype=pl.String)
     shown = pl.element().filter(~pl.element().struct.field("pmid").is_in(held_out))
     return rows.with_columns(split=split).with_columns(
-        contexts=pl.when(split == "train").then(pl.col("contexts").list.eval(shown)).otherwise("contexts")
+        contexts=pl.when(pl.col("split") == "train")
+        .then(pl.col("contexts").list.eval(shown))
+        .otherwise("contexts")
     )
 
 
@@ -82,10 +191,11 @@ def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:
     Every context counts that the answer was made from, those that training does not show too.
     """
     numbered = rows.with_row_index("row").select("row", "pmid", "branch", "made_of")
-    back = taken_back(citations_of(numbered, ["row"]), current).unique(
-        "row", keep="first", maintain_order=True
-    )
-    homes = current.select("pmid", "home_branch")
+    cited = citations_of(numbered, ["row"])
+    # Of all of PubMed, which a join would go through, what is cited here alone.
+    named = current.filter(pl.col("pmid").is_in(cited["cited_pmid"].unique().implode()))
+    back = taken_back(cited, named).unique("row", keep="first", maintain_order=True)
+    homes = named.select("pmid", "home_branch")
     moved = pl.when(pl.col("home_branch").ne_missing(pl.col("branch"))).then(
         pl.lit("source belongs to another branch now")
     )
@@ -99,75 +209,38 @@ def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:
 
 def repeated(rows: pl.DataFrame, similarity: float) -> pl.Series:
     """Which earlier row asks the same question, rows in the order of their PMIDs; null where none does."""
-    asked = rows.select(normalised(pl.col("question"))).to_series().to_list()
-    pmids = rows["pmid"].to_list()
+    asked = rows.select(normalised(pl.col("question"))).to_series()
+    pmids, texts = rows["pmid"], asked.to_list()
 
     def reason(index: int, earlier: int | None) -> str | None:
         if earlier is None:
             return None
-        how = "the same" if asked[index] == asked[earlier] else "nearly the same"
+        how = "the same" if texts[index] == texts[earlier] else "nearly the same"
         return f"asks {how} as PMID {pmids[earlier]}"
 
-    found = enumerate(duplicates(asked, similarity))
+    found = enumerate(duplicates(texts, similarity))
     return pl.Series("reason", [reason(index, earlier) for index, earlier in found], dtype=pl.String)
 
 
-def over_represented(rows: pl.DataFrame, share: float) -> pl.Series:
-    """Why a row of the most frequent decision is one too many; null where it is not.
-
-    The share is one of the rows that decide something. Where there is one decision alone there is nothing
-    to balance it against, and all rows stay.
-    """
-    kinds = rows["decision"].drop_nulls().value_counts().sort("count", "decision", descending=True)
-    if kinds.height < 2 or share == 1:
-        return pl.Series("reason", [None] * rows.height, dtype=pl.String)
-    most, count = kinds.row(0)
-    # Rounding must not cost a row that the share allows.
-    places = math.floor(share / (1 - share) * (kinds["count"].sum() - count) + 1e-9)
-    order = by_hash("balance")
-    turn = order.rank("ordinal").over("decision")
-    reason = pl.lit(f"one {most} too many: {places} of them make {share:.0%}")
-    return rows.select(
-        reason=pl.when((pl.col("decision") == most) & (turn > places)).then(reason)
-    ).to_series()
+def _nothing_surveyed() -> pl.DataFrame:
+    example, exclusion = TrainingExample.create_empty(), CorpusExclusion.create_empty()
+    return pl.DataFrame(
+        schema={
+            **{name: example.schema[name] for name in LedgerRow.create_empty().columns},
+            "decision": pl.String,
+            **{name: exclusion.schema[name] for name in ("stage", "reason", *_NO_HIT)},
+            "characters": pl.UInt32,
+        }
+    )
 
 
-def split_of(pmid: int) -> str:
-    """The split of a source citation: train, validation or test; decided by the PMID alone."""
-    place = pmid_hash(pmid, "split") % 100
-    if place < TRAIN_PERCENT:
-        return "train"
-    return "validation" if place < TRAIN_PERCENT + VALIDATION_PERCENT else "test"
-
-
-def pmid_hash(pmid: int, purpose: str) -> int:
-    """64 bits that look random, the same on every machine; each purpose has its own, unrelated ones."""
-    digest = hashlib.blake2b(str(pmid).encode(), digest_size=8, person=purpose.encode()).digest()
-    return int.from_bytes(digest, "big")
-
-
-def by_hash(purpose: str) -> pl.Expr:
-    """`pmid_hash` of the column pmid: an order that looks drawn, and stays as the corpus grows."""
-    return pl.col("pmid").map_elements(lambda pmid: pmid_hash(pmid, purpose), return_dtype=pl.UInt64)
-
-
-def _texts(rules: AssemblyRules) -> list[pl.Expr]:
-    one = pl.element().struct
-    label, title, text = pl.format("[{}]", one.field("rank")), one.field("title"), one.field("text")
-    titled = pl.when(title != "").then(title)
-    labelled = pl.concat_str(label, titled, text, separator=" ", ignore_nulls=True)
-    found = pl.col("contexts").list.eval(labelled).list.join("\n\n")
-    retrieved = pl.when(found != "").then(found)
-    source, question = pl.col("source_context"), pl.col("question")
-
-    def paragraphs(*parts: pl.Expr) -> pl.Expr:
-        return pl.concat_str(*parts, separator="\n\n", ignore_nulls=True)
-
-    return [
-        _cut(paragraphs(source, retrieved), rules.max_context_characters).alias("context"),
-        paragraphs(pl.col("title"), source, retrieved, question).alias("pretraining_text"),
-        pl.col("contexts").list.eval(one.field("pmid")).alias("context_pmids"),
-    ]
+def _out(rows: pl.DataFrame, stage: str, reasons: pl.Series) -> pl.DataFrame:
+    """Rows that a stage refused, with the columns of the survey."""
+    there = [name for name in ("pmid", "branch", "question") if name in rows.columns]
+    return pl.concat(
+        [_nothing_surveyed(), rows.select(there).with_columns(stage=pl.lit(stage), reason=reasons)],
+        how="diagonal",
+    )
 
 
 def _made_of() -> pl.Expr:
@@ -184,31 +257,6 @@ def _all_text() -> pl.Expr:
     return pl.concat_str("pretraining_text", "long_answer", separator="\n\n", ignore_nulls=True)
 
 
-def _cut(text: pl.Expr, characters: int) -> pl.Expr:
-    start = text.str.head(characters).str.replace(r"\s+\S*$", "")
-    return pl.when(text.str.len_chars() > characters).then(start).otherwise(text)
-
-
 def _refused_by_evaluation(rows: pl.DataFrame) -> pl.Series:
     reasons = pl.when(~pl.col("kept")).then(pl.col("reasons").list.join("; "))
     return rows.select(reason=reasons).to_series()
-
-
-def _examples(rows: pl.DataFrame) -> pl.DataFrame:
-    def example_id(pmid: int, question: str) -> str:
-        return hashlib.blake2b(f"{pmid}\n{question}".encode(), digest_size=16).hexdigest()
-
-    ids = [example_id(pmid, question) for pmid, question in rows.select("pmid", "question").iter_rows()]
-    decides = pl.col("decision").is_not_null()
-    told = pl.when(decides).then(pl.lit(chat.DECIDE)).otherwise(pl.lit(chat.EXPLAIN))
-    asked = pl.format(f"{chat.CONTEXT}{chat.QUESTION}{{}}", "context", "question", told)
-    decided = pl.format(chat.DECIDED, "decision", "long_answer")
-    answered = pl.when(decides).then(decided).otherwise(pl.col("long_answer"))
-
-    def said(role: str, content: pl.Expr) -> pl.Expr:
-        return pl.struct(role=pl.lit(role), content=content)
-
-    return rows.with_columns(
-        example_id=pl.Series(ids, dtype=pl.String),
-        messages=pl.concat_list(said("user", asked), said("assistant", answered)),
-    ).select(TrainingExample.create_empty().columns)

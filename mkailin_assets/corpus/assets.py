@@ -5,27 +5,39 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from mkailin_assets.checkpoints import trained_generator
 from mkailin_assets.corpus import answers, distilled
-from mkailin_assets.corpus.assembly import AssemblyRules, assemble
+from mkailin_assets.corpus.assembly import CorpusRules, assemble, examples, in_batches, streamed
+from mkailin_assets.corpus.coverage import Coverage, mesh_coverage, thinnest
+from mkailin_assets.corpus.coverage_picture import alt_text, coverage_picture
+from mkailin_assets.corpus.entailment import entailments
+from mkailin_assets.corpus.lengths import corpus_lengths as count_lengths
+from mkailin_assets.corpus.lengths import tokenizer_of
 from mkailin_assets.corpus.quality import QualityRules, evaluate
 from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
+from mkailin_assets.corpus.signals import heading_specificity
 from mkailin_assets.corpus.tables import (
     CorpusExclusion,
+    CorpusLength,
     CorpusRecall,
+    CoverageGap,
     DistilledContexts,
     DistilledQuestion,
     EvaluatedQA,
     GeneratedQA,
+    MeshCoverage,
     TrainingExample,
 )
-from mkailin_assets.evaluation.pubmedqa import questions_of
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.generations import corpus_cost, generation_metadata
 from mkailin_assets.gpu import ON_GPU
-from mkailin_assets.metadata import bars, counts, histogram, preview
+from mkailin_assets.mesh.hierarchy import MeshHierarchy
+from mkailin_assets.metadata import bars, counts, histogram, picture, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
 from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_from
+from mkailin_assets.preferences.mentions import Mentions
 from mkailin_assets.questions.assets import ContextConfig
 from mkailin_assets.questions.contexts import find_contexts, still_found
 from mkailin_assets.tables import table
@@ -37,14 +49,6 @@ from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
 
 LEDGER = "corpus_ledger"
-
-
-class QualityConfig(dg.Config, QualityRules):
-    """What a pair must satisfy to enter the training corpus."""
-
-
-class AssemblyConfig(dg.Config, AssemblyRules):
-    """What the corpus looks like as a whole."""
 
 
 @dg.asset(
@@ -117,7 +121,7 @@ def distilled_contexts(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="4",
+    code_version="5",
 )
 def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -148,17 +152,35 @@ def generated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
 
 @dg.asset(
     **table(EvaluatedQA),
+    **ON_GPU,
     partitions_def=mesh_branches,
     group_name="corpus",
     kinds={"polars"},
-    code_version="4",
+    code_version="5",
 )
-def evaluated_qa(
-    generated_qa: pl.DataFrame, distilled_contexts: pl.DataFrame, config: QualityConfig
+def evaluated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    context: dg.AssetExecutionContext,
+    generated_qa: pl.DataFrame,
+    distilled_contexts: pl.DataFrame,
+    question_preferences: pl.DataFrame,
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+    mesh_rules: dg.ResourceParam[ColdStartRules],
+    quality_rules: dg.ResourceParam[QualityRules],
+    entailment_model: dg.ResourceParam[TextGenerator | None],
+    generation: Generation,
 ) -> dg.Output[pl.DataFrame]:
     """Every generated pair with its quality signals and a verdict with all its reasons."""
-    evaluated = evaluate(generated_qa, distilled_contexts, config)
-    return dg.Output(evaluated, metadata=_evaluated_metadata(evaluated))
+    ask = generation.asking(context)
+    judged = entailments(generated_qa, entailment_model, ask)
+    names = MeshHierarchy.from_descriptors(mesh_descriptors).names
+    ic = mesh_information_content.select("descriptor_ui", f"{mesh_rules.ic_source}_ic").iter_rows()
+    specificity = heading_specificity(Mentions(names), dict(ic))
+    evaluated = evaluate(
+        generated_qa, distilled_contexts, question_preferences, judged, specificity, quality_rules
+    )
+    asked = generation_metadata(ask.tallies, generation) if ask.tallies else {}
+    return dg.Output(evaluated, metadata=_evaluated_metadata(evaluated) | asked)
 
 
 @dg.multi_asset(
@@ -168,14 +190,14 @@ def evaluated_qa(
             description="Pairs of all branches to train on: deduplicated, decontaminated, balanced, split.",
             group_name="corpus",
             kinds={"polars"},
-            code_version="2",
+            code_version="3",
         ),
         "corpus_exclusions": dg.AssetOut(
             **table(CorpusExclusion),
             description="Every pair that stays out of the training corpus, with the stage and the reason.",
             group_name="corpus",
             kinds={"polars"},
-            code_version="2",
+            code_version="3",
         ),
     },
     ins={"evaluated_qa": ALL_PARTITIONS},
@@ -184,28 +206,92 @@ def assembled_corpus(  # noqa: PLR0917 (Dagster reads an asset's inputs from its
     evaluated_qa: dict[str, pl.LazyFrame],
     current_citations: pl.DataFrame,
     benchmarks: BenchmarkFiles,
+    corpus_rules: dg.ResourceParam[CorpusRules],
     storage: Storage,
     generation: Generation,
-    config: AssemblyConfig,
-) -> Iterator[dg.Output[pl.DataFrame]]:
+) -> Iterator[dg.Output[pl.LazyFrame] | dg.Output[pl.DataFrame]]:
     """One corpus from the evaluated pairs of the branches that exist, and what stayed out of it."""
-    benchmark = questions_of(benchmarks.pubmedqa)
-    corpus, exclusions = assemble(evaluated_qa, current_citations, benchmark, config)
-    name = corpus_fingerprint(corpus)
+    benchmark = benchmark_items(benchmarks)
+    assembly = assemble(evaluated_qa, current_citations, benchmark.table, corpus_rules)
+    name = corpus_fingerprint(assembly.kept)
     # Before the corpus: killed in between, there is a ledger too many, and never a corpus without one.
     if storage.published_at(LEDGER, name) is None:
-        storage.write_table(ledger(corpus), LEDGER, name)
+        storage.write_table(ledger(assembly.kept), LEDGER, name)
     missing = [branch for branch in MESH_BRANCH_NAMES if branch not in evaluated_qa]
     about: dict[str, Any] = {
         "corpus": name,
-        "pairs_evaluated": corpus.height + exclusions.height,
+        "pairs_evaluated": assembly.kept.height + assembly.exclusions.height,
         "branches": len(evaluated_qa),
         "branches_without_pairs": f"{len(missing)} of {len(MESH_BRANCH_NAMES)}: {', '.join(missing)}",
-        "benchmark_items": benchmark.height,
+        "benchmark_items": counts(benchmark.table, "benchmark"),
+        "refused_benchmark_items": benchmark.refused,
     }
-    metadata = about | _corpus_metadata(corpus) | corpus_cost(generation)
+    corpus = streamed(
+        lambda: examples(evaluated_qa, assembly.kept, corpus_rules), TrainingExample.create_empty().schema
+    )
+    metadata = about | _corpus_metadata(assembly.kept) | corpus_cost(generation)
     yield dg.Output(corpus, "training_corpus", metadata=metadata)
-    yield dg.Output(exclusions, "corpus_exclusions", metadata=about | _exclusion_metadata(exclusions))
+    yield dg.Output(
+        assembly.exclusions, "corpus_exclusions", metadata=about | _exclusion_metadata(assembly.exclusions)
+    )
+
+
+class LengthConfig(dg.Config):
+    """How the texts of the corpus are packed for counting."""
+
+    sequence_length: int = Field(8192, ge=64, description="Tokens of a packed sequence")
+
+
+@dg.asset(**table(CorpusLength), group_name="corpus", kinds={"huggingface"}, code_version="1")
+def corpus_lengths(
+    training_corpus: pl.LazyFrame, tokenizer: dg.ResourceParam[str], config: LengthConfig
+) -> dg.Output[pl.DataFrame]:
+    """Tokens of the corpus by the tokenizer of what is trained, and the sequences they fill when packed."""
+    read, name = tokenizer_of(training_corpus, tokenizer)
+    lengths = count_lengths(in_batches(training_corpus), read, name, config.sequence_length)
+    return dg.Output(lengths, metadata=_length_metadata(lengths))
+
+
+@dg.multi_asset(
+    outs={
+        "mesh_coverage": dg.AssetOut(
+            **table(MeshCoverage),
+            description="How the corpus covers the MeSH tree, by branch and by depth, beside PubMed itself.",
+            group_name="corpus",
+            kinds={"polars"},
+            code_version="1",
+        ),
+        "coverage_gaps": dg.AssetOut(
+            **table(CoverageGap),
+            description="What PubMed has and the corpus lacks, with citations that could fill it.",
+            group_name="corpus",
+            kinds={"polars"},
+            code_version="1",
+        ),
+    },
+    ins={"branch_citations": ALL_PARTITIONS, "evaluated_qa": ALL_PARTITIONS},
+)
+def covered_mesh(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    training_corpus: pl.LazyFrame,
+    branch_citations: dict[str, pl.LazyFrame],
+    evaluated_qa: dict[str, pl.LazyFrame],
+    current_citations: pl.DataFrame,
+    mesh_descriptors: pl.DataFrame,
+    mesh_information_content: pl.DataFrame,
+) -> Iterator[dg.Output[pl.DataFrame]]:
+    """How the corpus covers the MeSH tree, and what could fill its gaps."""
+    coverage = mesh_coverage(
+        training_corpus.select("pmid", "branch"),
+        current_citations,
+        branch_citations=branch_citations,
+        evaluated=evaluated_qa,
+        descriptors=mesh_descriptors,
+        information_content=mesh_information_content,
+        branches=MESH_BRANCH_NAMES,
+    )
+    about = _coverage_metadata(coverage)
+    yield dg.Output(coverage.places, "mesh_coverage", metadata=about)
+    yield dg.Output(coverage.gaps, "coverage_gaps", metadata=_gap_metadata(coverage))
 
 
 @dg.asset(
@@ -279,13 +365,52 @@ def _evaluated_metadata(evaluated: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _corpus_metadata(corpus: pl.DataFrame) -> dict[str, Any]:
+def _corpus_metadata(kept: pl.DataFrame) -> dict[str, Any]:
     return {
-        "splits": counts(corpus, "split"),
-        "decisions": counts(corpus, "decision"),
-        "by_branch": bars("Training examples by MeSH branch", counts(corpus, "branch")),
-        "characters_to_read": int(corpus["pretraining_text"].str.len_chars().sum()),
-        "preview": preview(corpus.select("pmid", "split", "question", "decision", "long_answer")),
+        "splits": counts(kept, "split"),
+        "decisions": counts(kept, "decision"),
+        "by_branch": bars("Training examples by MeSH branch", counts(kept, "branch")),
+        "characters_to_read": int(kept["characters"].sum()),
+        "preview": preview(kept.select("pmid", "branch", "split", "question", "decision")),
+    }
+
+
+def _length_metadata(lengths: pl.DataFrame) -> dict[str, Any]:
+    summed = lengths.group_by("form", maintain_order=True).agg(pl.col("tokens", "sequences").sum())
+    return {
+        "tokenizer": lengths["tokenizer"][0],
+        **{f"{form}_tokens": tokens for form, tokens, _ in summed.iter_rows()},
+        **{f"{form}_sequences": sequences for form, _, sequences in summed.iter_rows()},
+        "lengths": preview(lengths, rows=lengths.height),
+    }
+
+
+def _coverage_metadata(coverage: Coverage) -> dict[str, Any]:
+    places = coverage.places
+    shown = picture(coverage_picture(places), alt_text(places))
+    columns = ("place", "name", "pubmed_citations", "citations", "examples", "ratio", "untried")
+    short = thinnest(places, len(MESH_BRANCH_NAMES))
+    return {
+        "icicle": shown,
+        "thinnest_branches": ", ".join(short) or "none",
+        "to_fill_them": "switch the sensor fill_thinnest_branches on, or launch the job fill_branch for them",
+        "unknown_headings": coverage.sources.unknown,
+        "not_gathered": coverage.not_gathered,
+        "branches": preview(places.filter(level="branch").select(columns), rows=len(MESH_BRANCH_NAMES)),
+        "depths": preview(places.filter(level="depth"), rows=20),
+    }
+
+
+def _gap_metadata(coverage: Coverage) -> dict[str, Any]:
+    gaps = coverage.gaps
+    return {
+        "gaps": coverage.gaps_in_all,
+        "listed": gaps.height,
+        "by_home_branch": counts(gaps, "home_branch"),
+        "largest": preview(
+            gaps.select("name", "pubmed_citations", "corpus_citations", "missing", "home_branch", "pmids"),
+            rows=25,
+        ),
     }
 
 
@@ -294,6 +419,7 @@ def _exclusion_metadata(exclusions: pl.DataFrame) -> dict[str, Any]:
     return {
         "by_stage": bars("Pairs that stay out, by stage", counts(exclusions, "stage")),
         "by_reason": counts(exclusions.with_columns(reason), "reason"),
+        "by_benchmark": counts(exclusions.filter(pl.col("benchmark").is_not_null()), "benchmark"),
         "preview": preview(exclusions.filter(pl.col("question").is_not_null())),
     }
 

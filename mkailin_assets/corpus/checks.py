@@ -13,7 +13,7 @@ from mkailin_assets.corpus.assets import (
 )
 from mkailin_assets.corpus.decontamination import normalised
 from mkailin_assets.corpus.recalls import not_recalled, not_standing
-from mkailin_assets.evaluation.pubmedqa import questions_of
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_resources.benchmarks import BenchmarkFiles
@@ -104,43 +104,63 @@ def some_pairs_are_kept(evaluated_qa: pl.DataFrame) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset=training_corpus_key)
 def no_benchmark_item_is_trained_on(
-    training_corpus: pl.DataFrame, benchmarks: BenchmarkFiles
+    training_corpus: pl.LazyFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
     """No example has the PMID or asks the question of a benchmark item, case and punctuation apart."""
-    benchmark = questions_of(benchmarks.pubmedqa)
-    asked = benchmark.select(normalised(pl.col("question"))).to_series().implode()
-    leaks = pl.col("pmid").is_in(benchmark["pmid"].drop_nulls().implode())
-    wrong = training_corpus.filter(leaks | normalised(pl.col("question")).is_in(asked))
-    return none_may_be(wrong.select("pmid", "branch", "question"), "examples give a benchmark item away")
+    benchmark = benchmark_items(benchmarks).table
+    asked = benchmark.select(normalised(pl.col("question"))).to_series().unique().implode()
+    examples = training_corpus.select("pmid", "branch", "question").collect()
+    leaks = pl.col("pmid").is_in(benchmark["pmid"].drop_nulls().unique().implode())
+    wrong = examples.filter(leaks | normalised(pl.col("question")).is_in(asked))
+    return none_may_be(wrong, "examples give a benchmark item away")
 
 
 @dg.asset_check(asset=training_corpus_key)
-def no_citation_is_in_two_splits(training_corpus: pl.DataFrame) -> dg.AssetCheckResult:
+def no_citation_is_in_two_splits(training_corpus: pl.LazyFrame) -> dg.AssetCheckResult:
     """All examples of a citation are in one split, and training reads no context of another split."""
-    as_source = training_corpus.select("pmid", "split")
-    read = training_corpus.filter(pl.col("split") == "train").explode("context_pmids", empty_as_null=False)
-    as_context = read.select("split", pmid="context_pmids").select("pmid", "split")
-    splits = pl.concat([as_source, as_context]).group_by("pmid").agg(pl.col("split").unique())
-    return none_may_be(splits.filter(pl.col("split").list.len() > 1), "citations in more than one split")
+    examples = training_corpus.select("pmid", "split", "context_pmids").collect()
+    read = examples.filter(pl.col("split") == "train").explode("context_pmids", empty_as_null=False)
+    as_context = read.select(pmid="context_pmids", split="split")
+    splits = pl.concat([examples.select("pmid", "split"), as_context]).unique().group_by("pmid").len()
+    return none_may_be(splits.filter(pl.col("len") > 1), "citations in more than one split")
 
 
 @dg.asset_check(asset=training_corpus_key)
-def no_question_is_asked_twice(training_corpus: pl.DataFrame) -> dg.AssetCheckResult:
+def no_question_is_asked_twice(training_corpus: pl.LazyFrame) -> dg.AssetCheckResult:
     """No two examples ask the same question, case and punctuation apart."""
-    twice = training_corpus.filter(normalised(pl.col("question")).is_duplicated())
-    return none_may_be(twice.select("pmid", "branch", "question"), "examples ask what another asks")
+    examples = training_corpus.select("pmid", "branch", "question").collect()
+    twice = examples.filter(normalised(pl.col("question")).is_duplicated())
+    return none_may_be(twice, "examples ask what another asks")
 
 
 @dg.asset_check(
     asset=training_corpus_key, additional_ins={"current_citations": dg.AssetIn("current_citations")}
 )
 def every_source_and_context_stands(
-    training_corpus: pl.DataFrame, current_citations: pl.DataFrame
+    training_corpus: pl.LazyFrame, current_citations: pl.DataFrame
 ) -> dg.AssetCheckResult:
     """No example rests on a citation that PubMed retracted, deleted, revised or does not hold."""
-    return none_may_be(
-        not_standing(training_corpus, current_citations), "citations of examples that no longer stand"
+    made_of = training_corpus.select("example_id", "made_of").collect()
+    return none_may_be(not_standing(made_of, current_citations), "citations of examples that no longer stand")
+
+
+@dg.asset_check(
+    asset=dg.AssetKey("corpus_lengths"), additional_ins={"training_corpus": dg.AssetIn("training_corpus")}
+)
+def lengths_are_of_every_example(
+    corpus_lengths: pl.DataFrame, training_corpus: pl.LazyFrame
+) -> dg.AssetCheckResult:
+    """Both forms of every example were counted, and a sequence holds no more than it can."""
+    splits = training_corpus.select("split").collect()["split"].value_counts(name="there")
+    full = pl.col("sequences") * pl.col("sequence_length")
+    wrong = (
+        corpus_lengths.join(splits, on="split", how="left")
+        .with_columns(pl.col("there").fill_null(0))
+        .filter(
+            (pl.col("examples") != pl.col("there")) | ((pl.col("tokens") > full) & (pl.col("longer") == 0))
+        )
     )
+    return none_may_be(wrong, "forms and splits that are not counted as they are")
 
 
 @dg.asset_check(asset=corpus_recalls, additional_ins={"current_citations": dg.AssetIn("current_citations")})
@@ -160,11 +180,11 @@ def recalls_are_complete(
     },
 )
 def every_pair_is_in_or_out(
-    corpus_exclusions: pl.DataFrame, training_corpus: pl.DataFrame, evaluated_qa: dict[str, pl.LazyFrame]
+    corpus_exclusions: pl.DataFrame, training_corpus: pl.LazyFrame, evaluated_qa: dict[str, pl.LazyFrame]
 ) -> dg.AssetCheckResult:
     """Each evaluated pair is in the corpus or among the exclusions, once."""
     key = ["pmid", "branch"]
-    placed = pl.concat([training_corpus.select(key), corpus_exclusions.select(key)])
+    placed = pl.concat([training_corpus.select(key).collect(), corpus_exclusions.select(key)])
     evaluated = [
         corpus_exclusions.select(key).clear(),
         *(rows.select(key).collect() for rows in evaluated_qa.values()),

@@ -15,11 +15,21 @@ _RECALL_KEY = ["corpus", "example_id", "cited_pmid", "reason"]
 
 
 def corpus_fingerprint(corpus: pl.DataFrame) -> str:
-    """Name of a training corpus: a hash of all its columns, whatever the order of its rows."""
+    """Name of a training corpus: a hash of its examples and their splits, whatever the order of its rows.
+
+    Takes example_id, split and example_hash, of the corpus or of its ledger. What is left out, signals and
+    who wrote a text, changes nothing of what is trained on.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for part in corpus.sort("example_id").iter_slices():
-        digest.update(part.write_ndjson().encode())
+    for part in corpus.select("example_id", "split", "example_hash").sort("example_id").iter_slices():
+        digest.update(part.write_csv(include_header=False).encode())
     return digest.hexdigest()
+
+
+def trained_on(ledger: pl.LazyFrame) -> str:
+    """Fingerprint of what is trained and validated on, of a corpus or its ledger: all but the test split."""
+    used = ledger.filter(pl.col("split") != "test").select("example_id", "split", "example_hash")
+    return corpus_fingerprint(used.collect())
 
 
 def ledger(corpus: pl.DataFrame) -> pl.DataFrame:

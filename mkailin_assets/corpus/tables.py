@@ -9,10 +9,12 @@ DECISIONS = ("yes", "no", "maybe")
 SPLITS = ("train", "validation", "test")
 USES = ("source", "context")
 ENTAILMENTS = ("entailed", "neutral", "contradicted")
+TEXT_FORMS = ("pretraining", "instruction")
 # In this order: what evaluation refused is not looked at again.
 STAGES = ("evaluation", "source", "contamination", "duplicate", "balance")
 # Who may have asked a question of the corpus: the generator of one of the candidates, or the champion itself.
 ASKERS = (*ROLES, "champion")
+COVERAGE_LEVELS = ("branch", "subtree", "depth")
 
 
 def citations_made_of() -> dy.List:
@@ -133,6 +135,7 @@ class EvaluatedQA(GeneratedQA, QualitySignals):
     """Generated question-answer pairs with quality signals and a verdict."""
 
     entailment_fingerprint = dy.String(nullable=True, description="Hash of what decided the entailment")
+    entailment_failure = dy.String(nullable=True, description="Why a model that was asked judged nothing")
     kept = dy.Bool(description="Whether the row may enter the training corpus")
     reasons = dy.List(dy.String(), description="Every reason a row is not kept")
 
@@ -141,6 +144,7 @@ class TrainingExample(QualitySignals):
     """Rows to train on: deduplicated, decontaminated, balanced, split by source citation."""
 
     example_id = dy.String(primary_key=True, description="Hash of PMID and question")
+    example_hash = dy.String(description="Hash of all its texts")
     pmid = dy.Int64(min=1, description="Source citation")
     pubmed_file = dy.String(description="File the source came from")
     branch = dy.String(description="Home branch of the source")
@@ -175,10 +179,25 @@ class CorpusExclusion(dy.Schema):
     evidence = dy.String(nullable=True, description="What they share: a PMID, a question, words in a row")
 
 
+class CorpusLength(dy.Schema):
+    """Tokens of the corpus' texts, and how many sequences they fill when they are packed."""
+
+    form = one_of(TEXT_FORMS, primary_key=True, description="Texts to pre-train on, or instruction pairs")
+    split = one_of(SPLITS, primary_key=True, description="Split")
+    tokenizer = dy.String(description="Tokenizer they were counted with")
+    examples = dy.Int64(min=0, description="Texts")
+    tokens = dy.Int64(min=0, description="Tokens of all, with an end token each")
+    longest = dy.Int64(min=0, description="Tokens of the longest")
+    sequence_length = dy.Int64(min=1, description="Tokens of a packed sequence")
+    longer = dy.Int64(min=0, description="Texts that are longer than a sequence")
+    sequences = dy.Int64(min=0, description="Packed sequences")
+
+
 class LedgerRow(dy.Schema):
     """What is remembered of a row of a published training corpus."""
 
     example_id = dy.String(primary_key=True, description="Key of the row")
+    example_hash = dy.String(description="Hash of all its texts")
     pmid = dy.Int64(min=1, description="Source citation")
     branch = dy.String(description="Home branch of the source")
     split = one_of(SPLITS, description="Split of the row")
@@ -198,3 +217,86 @@ class CorpusRecall(dy.Schema):
     cited_pmid = dy.Int64(primary_key=True, min=1, description="Citation that changed: source or context")
     reason = dy.String(primary_key=True, description="source or context retracted, deleted, revised since")
     pubmed_file = dy.String(nullable=True, description="File that said so; null if in none any longer")
+
+
+class MeshCoverage(dy.Schema):
+    """How the corpus covers the MeSH tree, beside PubMed itself: a row for each place in the tree.
+
+    A branch counts the citations at home in it. A subtree and a depth are seen through headings: a descriptor
+    has the citations annotated with it or a descendant, as `MeshInformationContent` counts them.
+    """
+
+    level = one_of(
+        COVERAGE_LEVELS,
+        primary_key=True,
+        description="branch: C04; subtree: C04.588, a step below; depth: all descriptors so many steps down",
+    )
+    place = dy.String(primary_key=True, description="C04, C04.588, or the depth: 0 for the head of a branch")
+    name = dy.String(
+        nullable=True, description="Name of the branch or descriptor; null: a depth, or no known branch"
+    )
+    pubmed_citations = dy.Int64(
+        min=0,
+        description="branch: current citations with an abstract; subtree: citations under its head; "
+        "depth: the citations under its descriptors added up, so that one counts for each it is under",
+    )
+    citations = dy.Int64(min=0, description="The same of the citations that the corpus was made of")
+    examples = dy.Int64(nullable=True, min=0, description="Rows of the corpus; null but for a branch")
+    share_of_pubmed = dy.Float64(
+        min=0,
+        description="Of all citations with a home (branch) or with headings (subtree); depth: of all depths",
+    )
+    share_of_corpus = dy.Float64(min=0, description="The same share of the citations of the corpus")
+    ratio = dy.Float64(
+        nullable=True, min=0, description="Share of the corpus over share of PubMed; null if PubMed has none"
+    )
+    descriptors = dy.Int64(min=0, description="Descriptors of the MeSH release that have a place here")
+    pubmed_descriptors = dy.Int64(
+        min=0, description="Of these, those that a citation of PubMed is annotated with, or with a descendant"
+    )
+    corpus_descriptors = dy.Int64(min=0, description="The same of the citations of the corpus")
+    is_distilled = dy.Bool(
+        nullable=True, description="Whether the branch has a table of evaluated pairs; null but for a branch"
+    )
+    fillable = dy.Int64(
+        nullable=True,
+        min=0,
+        description="Current citations with an abstract at home here that the corpus lacks; null but for a "
+        "branch",
+    )
+    untried = dy.Int64(
+        nullable=True,
+        min=0,
+        description="Of these, those without an evaluated pair: what distilling the branch would add",
+    )
+
+
+class CoverageGap(dy.Schema):
+    """Descriptors of which the corpus has at least one citation less than its size and PubMed's share say.
+
+    Not check tags, nor a descriptor whose gap is that of descriptors right below it.
+    """
+
+    descriptor_ui = dy.String(primary_key=True, description="Unique identifier")
+    name = dy.String(description="Preferred name")
+    depth = dy.Int32(nullable=True, description="Shortest way down from a root; null without tree number")
+    branches = dy.List(dy.String(), description="Branches it stands in")
+    pubmed_citations = dy.Int64(
+        min=0, description="Current citations annotated with it or a descendant, each once"
+    )
+    corpus_citations = dy.Int64(min=0, description="Those of them that the corpus was made of")
+    expected = dy.Float64(min=0, description="Citations it would have in the corpus at its share of PubMed")
+    missing = dy.Float64(min=1, description="Expected citations less those that there are")
+    fillable = dy.Int64(
+        min=0,
+        description="Current citations annotated so, with an abstract, that the corpus lacks; only those of "
+        "branches that are gathered",
+    )
+    home_branch = dy.String(
+        nullable=True,
+        description="Branch where most of these are at home; if there are none, a branch of the descriptor "
+        "that has yet to be gathered",
+    )
+    pmids = dy.List(
+        dy.Int64(), description="Up to ten of them: those never tried first, the newest of these first"
+    )

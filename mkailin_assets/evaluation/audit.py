@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from mkailin_assets.corpus.assembly import pmid_hash
+from mkailin_assets.corpus.draws import pmid_hash
 from mkailin_assets.evaluation.judgements import JudgedSet, question_titles, source_abstracts
 from mkailin_assets.evaluation.pubmedqa import Benchmark
 from mkailin_assets.evaluation.tables import AUDIT_SOURCES, DISTRACTORS, EvaluatorAudit

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mkailin_assets.corpus.assembly import pmid_hash
+from mkailin_assets.corpus.draws import pmid_hash
 from mkailin_assets.evaluation.pubmedqa import Benchmark, PubMedQAItem, read_pubmedqa
 from mkailin_assets.retrieval.pairs import is_held_out, question_of_title, text_of
 from mkailin_assets.retrieval.update import PubmedFiles, findable, texts_of

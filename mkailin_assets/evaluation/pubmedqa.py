@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-
-from mkailin_assets.corpus.decontamination import benchmark_questions
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -82,11 +79,6 @@ def read_pubmedqa(path: str | Path) -> Benchmark:
             f"{first[0]}: {first[1]}"
         )
     return Benchmark(path.stem, tuple(items), refused)
-
-
-def questions_of(path: str | Path) -> pl.DataFrame:
-    """The items of a file as `contamination` takes a benchmark; raises `NotPubMedQA`."""
-    return benchmark_questions((item.pmid, item.question) for item in read_pubmedqa(path))
 
 
 def _item(pmid: str, entry: Any) -> PubMedQAItem:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 from pydantic import BaseModel
 
-from mkailin_assets.corpus.assembly import by_hash
+from mkailin_assets.corpus.draws import by_hash
 from mkailin_assets.intervals import Estimate, accuracy, mean
 from mkailin_assets.questions.candidates import normalised
 

@@ -13,7 +13,7 @@ from mkailin_assets.checkpoints import (
     TrainingOverrides,
     trained_generator,
 )
-from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
@@ -299,7 +299,7 @@ def question_champion(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
 
 def _benchmark_pmids(benchmarks: BenchmarkFiles) -> list[int]:
     """The citations that nothing is taught on: the audit and the benchmark ask about them."""
-    return [item.pmid for item in read_pubmedqa(benchmarks.pubmedqa)]
+    return benchmark_items(benchmarks).table["pmid"].drop_nulls().unique().to_list()
 
 
 def _titles(

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from mkailin_assets.checkpoints import Published, name_of, publish_once
-from mkailin_assets.corpus.assembly import by_hash
+from mkailin_assets.corpus.draws import by_hash
 from mkailin_assets.intervals import columns_of
 from mkailin_assets.preferences.agreement import (
     ALL,

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from mkailin_assets import adapters
 from mkailin_assets.adapters import AdapterRecord, NewAdapterTuning
-from mkailin_assets.corpus.assembly import by_hash
+from mkailin_assets.corpus.draws import by_hash
 from mkailin_assets.questions.candidates import document_of
 from mkailin_assets.trainer import one_thread, train_to_the_end
 from mkailin_resources.models import model_files

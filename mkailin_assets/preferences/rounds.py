@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from mkailin_assets.adapters import AdapterRecord, read_record
 from mkailin_assets.checkpoints import name_of, publish_once, trained_generator
-from mkailin_assets.corpus.assembly import by_hash
+from mkailin_assets.corpus.draws import by_hash
 from mkailin_assets.intervals import Estimate, columns_of
 from mkailin_assets.preferences.cold_start import bare
 from mkailin_assets.preferences.optimization import (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import polars as pl
 from pydantic import BaseModel, Field
 
-from mkailin_assets.corpus.assembly import pmid_hash
+from mkailin_assets.corpus.draws import pmid_hash
 from mkailin_assets.intervals import Estimate, mean
 from mkailin_assets.preferences.branches import together
 from mkailin_assets.preferences.cold_start import DocumentSimilarity, question_scores

@@ -30,6 +30,7 @@ class UnreadablePubmedFile(ValueError):
 
     def __init__(self, name: str, cause: str) -> None:
         super().__init__(f"{name}: {cause}; nothing was loaded, materialize raw_pubmed to fetch it again")
+        self.cause = cause
 
 
 def records(file: BinaryIO, name: str) -> Iterator[tuple[bytes, bytes]]:

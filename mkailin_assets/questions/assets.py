@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from mkailin_assets.checkpoints import AdapterOverrides, trained_generator
-from mkailin_assets.evaluation.pubmedqa import questions_of
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
@@ -82,7 +82,7 @@ def question_exemplars(
 ) -> dg.Output[pl.DataFrame]:
     """Documents and the questions that people asked of them: BioASQ's, and titles that are questions."""
     asked = read_bioasq(bioasq) if bioasq else BioASQ((), {})
-    benchmark = questions_of(benchmarks.pubmedqa)
+    benchmark = benchmark_items(benchmarks).table
     citations = exemplar_citations(records_of(findable(current_citations), pubmed_citations), asked.items)
     withdrawn = current_citations.filter(pl.col("state") != "current")["pmid"]
     exemplars = exemplars_of(citations, asked.items, benchmark, set(withdrawn))

@@ -5,7 +5,7 @@ import polars as pl
 
 from mkailin_assets.checkpoints import unaltered
 from mkailin_assets.corpus.decontamination import normalised
-from mkailin_assets.evaluation.pubmedqa import questions_of
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.metadata import none_may_be, preview
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.preferences.trial import LEAST_CITATIONS
@@ -31,7 +31,7 @@ def exemplars_hold_no_benchmark(
     question_exemplars: pl.DataFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
     """No exemplar that is used has a benchmark's citation or question; looked for word by word."""
-    benchmark = questions_of(benchmarks.pubmedqa)
+    benchmark = benchmark_items(benchmarks).table
     return none_may_be(exemplar_leaks(question_exemplars, benchmark), "exemplars give a benchmark away")
 
 

@@ -71,7 +71,9 @@ def question_exemplars(
         "pmid", "question", "title", context_pmids=pl.lit([], pl.List(pl.Int64)), text="document"
     )
     read = read.with_columns(
-        reason=pl.coalesce("reason", contamination(checked, benchmark), too_short("question", "document"))
+        reason=pl.coalesce(
+            "reason", contamination(checked, benchmark)["reason"], too_short("question", "document")
+        )
     )
     read = read.with_columns(reason=pl.coalesce("reason", _on_the_other_side()))
     return read.with_columns(reason=pl.coalesce("reason", _repeats())).select(_COLUMNS.names())

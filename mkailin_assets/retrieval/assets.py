@@ -6,9 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.corpus.decontamination import benchmark_questions
-from mkailin_assets.evaluation.judgements import read_beir
-from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.freshness import FIXED_TAG
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import bars, counts, curves, preview
@@ -53,15 +51,11 @@ def retriever_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from
     elif encoder.tuning is None:
         checkpoint = named_checkpoint(encoder, storage)
     else:
-        asked: list[tuple[int | None, str]]
-        asked = [(item.pmid, item.question) for item in read_pubmedqa(benchmarks.pubmedqa)]
-        if benchmarks.retrieval:
-            asked += [(None, question) for question in read_beir(benchmarks.retrieval).questions.values()]
         tuned = tuned_checkpoint(
             encoder,
             current_citations,
             pubmed_citations,
-            benchmark_questions(asked),
+            benchmark_items(benchmarks).table,
             storage=storage,
             log=context.log.info,
         )

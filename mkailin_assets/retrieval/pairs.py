@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from mkailin_assets.corpus.assembly import pmid_hash
 from mkailin_assets.corpus.decontamination import contamination, normalised
+from mkailin_assets.corpus.draws import pmid_hash
 from mkailin_assets.questions.candidates import MAX_QUESTION_WORDS, document_of
 from mkailin_assets.retrieval.tables import RetrieverPair
 from mkailin_resources.models.extractive import ConclusionQuestioner, StatementTitleQuestioner
@@ -31,7 +31,7 @@ def training_pairs(records: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFra
     pairs = pl.DataFrame(_rows(records), schema={**_COLUMNS, "title": pl.String}).sort("pmid", "source")
     read = pairs.with_columns(context_pmids=pl.lit([], pl.List(pl.Int64)))
     pairs = pairs.with_columns(
-        reason=pl.coalesce("reason", contamination(read, benchmark), too_short("question", "text"))
+        reason=pl.coalesce("reason", contamination(read, benchmark)["reason"], too_short("question", "text"))
     )
     return pairs.with_columns(reason=pl.coalesce("reason", _repeats())).drop("title")
 

@@ -129,11 +129,14 @@ def _title() -> pl.Expr:
 
 def text() -> pl.Expr:
     """Title, newline, abstract with its labels, a line for each section: what is indexed and encoded."""
+    return pl.concat_str([_title(), abstract_text()], separator="\n").alias("text")
+
+
+def abstract_text() -> pl.Expr:
+    """Abstract with its labels, a line for each section: what contexts show, and `Searcher.texts` gives."""
     section = pl.element().struct
     labelled = pl.concat_str([section.field("label") + ": ", section.field("text")], ignore_nulls=True)
-    return pl.concat_str(
-        [_title(), pl.col("abstract").list.eval(labelled).list.join("\n")], separator="\n"
-    ).alias("text")
+    return pl.col("abstract").list.eval(labelled).list.join("\n")
 
 
 def heading_uis() -> pl.Expr:

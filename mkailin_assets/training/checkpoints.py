@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 from pydantic import BaseModel
 
+from mkailin_assets.corpus.recalls import trained_on
 from mkailin_assets.training.embedded_llama import build_base
 from mkailin_assets.training.finetune import FinetuneSettings, TrainingMetrics, encode_splits, finetune
 from mkailin_assets.training.tables import Checkpoint
-from mkailin_assets.training.tokenizer import train_tokenizer
+from mkailin_assets.training.tokenizer import corpus_tokenizer
 from mkailin_resources.training_checkpoints import sha256
 
 if TYPE_CHECKING:
@@ -46,22 +47,13 @@ class TrainingRecord(BaseModel):
     sha256: dict[str, str]
 
 
-def data_fingerprint(examples: pl.DataFrame) -> str:
-    """Hash of what is trained and validated on, whatever the order of its rows."""
-    used = examples.filter(pl.col("split") != "test").sort("example_id")
-    digest = hashlib.blake2b(digest_size=16)
-    for row in used.select("example_id", "split", "context", "messages").iter_rows():
-        digest.update(json.dumps(row, ensure_ascii=False).encode())
-    return digest.hexdigest()
-
-
 def fingerprint(examples: pl.DataFrame, settings: FinetuneSettings) -> str:
     """Hash of data, settings (seed and base among them) and recipe: the name of the checkpoint's folder.
 
     Left out: package versions and the machine, which move the last digits of weights and no conclusion;
     the record names the versions.
     """
-    made_of = [RECIPE, data_fingerprint(examples), settings.model_dump()]
+    made_of = [RECIPE, trained_on(examples.lazy()), settings.model_dump()]
     return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -73,9 +65,7 @@ def train_checkpoint(
     Raises `TooFewExamples` or `TrainingDiverged`, and then there is no record in the folder.
     """
     _without_progress_bars()
-    train = examples.filter(pl.col("split") == "train").sort("example_id")
-    texts = train["messages"].explode(empty_as_null=False).struct.field("content")
-    tokenizer = train_tokenizer(texts, settings.vocabulary)
+    tokenizer = corpus_tokenizer(examples.lazy(), settings.vocabulary)
     splits = encode_splits(examples, tokenizer, settings.max_length)
     base = build_base(tokenizer, settings.max_length, settings.seed)
     base_model = f"random Llama, {base.num_parameters():,} parameters, seed {settings.seed}"
@@ -94,7 +84,7 @@ def train_checkpoint(
     record = TrainingRecord(
         name="finetuned",
         fingerprint=fingerprint(examples, settings),
-        data_fingerprint=data_fingerprint(examples),
+        data_fingerprint=trained_on(examples.lazy()),
         recipe=RECIPE,
         base_model=base_model,
         settings=settings,

@@ -9,8 +9,9 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Task = Literal["question", "evaluation", "answer"]
+Task = Literal["question", "evaluation", "answer", "entailment"]
 Decision = Literal["yes", "no", "maybe"]
+EntailmentLabel = Literal["entailed", "neutral", "contradicted"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,10 @@ class Document:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One call: a question about a document, the better of two questions, or the answer to a question.
+    """One call: a question about a document, the better of two, an answer, or whether an answer follows.
 
-    `attempt` counts from 0; a later one asks the same once more, of a model with another seed.
+    `answer` and `decision` are those to be checked against document and contexts. `attempt` counts from 0; a
+    later one asks the same once more, of a model with another seed.
     """
 
     key: str
@@ -43,6 +45,8 @@ class GenerationRequest:
     question: str | None = None
     contexts: tuple[str, ...] = ()
     rival: str | None = None
+    answer: str | None = None
+    decision: Decision | None = None
     attempt: int = 0
 
 
@@ -80,6 +84,15 @@ class Verdict(BaseModel):
     preferred: Literal["first", "second"]
 
 
+class Entailment(BaseModel):
+    """A check of an answer as text of a result: whether it follows from what was given, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1)
+    label: EntailmentLabel
+
+
 class ModelUnavailable(RuntimeError):
     """A model cannot be asked at all; the message says what to install, start or set."""
 
@@ -89,7 +102,7 @@ class NotAReply(ValueError):
 
 
 class TextGenerator(Protocol):
-    """A model or agent that writes questions, evaluations or answers."""
+    """A model or agent that writes questions, evaluations, answers or checks of answers."""
 
     @property
     def name(self) -> str:
@@ -127,7 +140,7 @@ class TextGenerator(Protocol):
         ...
 
     def read(self, request: GenerationRequest, text: str) -> str:
-        """What a result's text says: a question, or the JSON of an `Answer` or `Verdict`.
+        """What a result's text says: a question, or the JSON of an `Answer`, `Verdict` or `Entailment`.
 
         Raises `NotAReply` for a text that has not the form asked for.
         """

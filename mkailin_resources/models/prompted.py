@@ -13,7 +13,7 @@ from mkailin_resources.models.language_model import LanguageModel, Prompt, Sampl
 from mkailin_resources.models.prompting import PromptFile, Rendered, read_reply
 
 # What a reply may take, in tokens; twice what a long one of its kind has.
-MAX_TOKENS: dict[Task, int] = {"question": 160, "evaluation": 320, "answer": 1024}
+MAX_TOKENS: dict[Task, int] = {"question": 160, "evaluation": 320, "answer": 1024, "entailment": 320}
 # Asked again at temperature 0, a model would say the same again.
 RETRY_TEMPERATURE = 0.7
 NOTHING_TO_ANSWER_FROM = "there is no text to answer from"

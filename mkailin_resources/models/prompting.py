@@ -19,7 +19,16 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
-from mkailin_resources.models.interface import Answer, Decision, Document, GenerationRequest, Task, Verdict
+from mkailin_resources.models.interface import (
+    Answer,
+    Decision,
+    Document,
+    Entailment,
+    EntailmentLabel,
+    GenerationRequest,
+    Task,
+    Verdict,
+)
 from mkailin_resources.models.language_model import Message
 
 _FOLDER = Path(__file__).parent / "prompts"
@@ -29,7 +38,10 @@ _VARIABLES: dict[Task, set[str]] = {
     "question": {"code", "document"},
     "evaluation": {"code", "document", "question", "rival"},
     "answer": {"code", "document", "passages", "question"},
+    "entailment": {"code", "document", "passages", "question", "decision", "answer"},
 }
+# These show contexts too, and number each sentence; a judge of answers reads what the answerer read.
+_FROM_SENTENCES: tuple[Task, ...] = ("answer", "entailment")
 
 # Control characters, lone surrogates, and Unicode's Default_Ignorable_Code_Point: bidirectional overrides,
 # zero width, variation selectors, tags and fillers, all of which can carry text that nobody sees.
@@ -49,6 +61,7 @@ _SPECIAL = re.compile(
 )
 _CODE_BYTES = 6
 _CUT = " [...]"
+_NOTHING = "(none)"
 _LABEL_CHARACTERS = 80
 # What a line takes besides its text: a number of up to four digits in brackets, a space, the line's end.
 _LINE = 8
@@ -91,10 +104,20 @@ class AnswerReply(BaseModel):
     decision: Decision
 
 
+class EntailmentReply(BaseModel):
+    """What a judge of answers writes: the reason first, so that the label follows from it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=400)
+    label: EntailmentLabel
+
+
 _REPLIES: dict[Task, type[BaseModel]] = {
     "question": QuestionReply,
     "evaluation": EvaluationReply,
     "answer": AnswerReply,
+    "entailment": EntailmentReply,
 }
 
 
@@ -103,7 +126,7 @@ class Rendered:
     """A request as a model reads it.
 
     `json_schema` is the schema of the reply as compact JSON; `sentences` are those numbered from 1 in the
-    messages, of an answer's request only.
+    messages, of an answer's or entailment's request only.
     """
 
     messages: tuple[Message, ...]
@@ -178,35 +201,39 @@ class PromptFile:
 
         Source and contexts take at most `max_characters` together, their numbers and labels included; the
         source at least half of them if it needs that many. What does not fit is marked by "[...]": of the
-        source the part before the conclusion, of each context as much from its end. Raises `ValueError` for a
-        request of another task or without its questions.
+        source the part before the conclusion, of each context as much from its end. Questions, and an answer
+        to be checked, take at most `max_characters` each. Raises `ValueError` for a request of another task
+        or without its questions or answer.
         """
         if request.task != self.task:
             raise ValueError(f"prompt {self.name} asks for another task than {request.task!r}")
         shown: dict[str, str] = {}
         sentences: list[str] = []
-        if self.task == "answer":
+        if self.task in _FROM_SENTENCES:
             shown["document"], shown["passages"] = _numbered(request, max_characters, sentences)
         else:
             shown["document"] = _plain(request.document, max_characters)
-        for name in ("question", "rival"):
+        for name in ("question", "rival", "answer"):
             if name in _VARIABLES[self.task]:
                 asked = getattr(request, name)
                 if not asked:
                     raise ValueError(f"prompt {self.name}: the request has no {name}")
-                shown[name] = _head(_unspecial(visible(asked)), max_characters)
+                shown[name] = _at_most(_unspecial(visible(asked)), max_characters)
+        if self.task == "entailment":
+            shown["decision"] = request.decision or _NOTHING
+        schema = _schema(self.task, len(sentences), is_cut=shown.get("answer", "").endswith(_CUT))
         shown["code"] = _code(shown)
         user = "".join(self._user(self._context(shown, shared=True))).strip()
         messages = (Message("system", self.system), Message("user", user))
-        return Rendered(messages, _schema(self.task, len(sentences)), tuple(sentences))
+        return Rendered(messages, schema, tuple(sentences))
 
 
 def read_reply(task: Task, rendered: Rendered, text: str) -> str:
-    """What a reply says: the question, or the JSON of a `Verdict` or `Answer`.
+    """What a reply says: the question, or the JSON of a `Verdict`, `Entailment` or `Answer`.
 
     Numbers of sentences become the sentences, each once; sentences written out stay. A reply may come after
-    thoughts or inside a code fence. One that is no such thing, or rests on a sentence that was not shown,
-    comes back as it is.
+    thoughts or inside a code fence. One that is no such thing, rests on a sentence that was not shown, or
+    gives a label that was not to be had, comes back as it is.
     """
     reply = _object(text)
     if reply is None:
@@ -216,6 +243,10 @@ def read_reply(task: Task, rendered: Rendered, text: str) -> str:
             return _Question.model_validate(reply).question
         if task == "evaluation":
             return Verdict.model_validate(reply).model_dump_json()
+        if task == "entailment":
+            entailment = Entailment.model_validate(reply)
+            labels = json.loads(rendered.json_schema)["properties"]["label"]["enum"]
+            return entailment.model_dump_json() if entailment.label in labels else text
         evidence = _evidence(reply.get("evidence"), rendered.sentences)
         answer = Answer.model_validate(reply | {"evidence": evidence})
     except ValidationError:
@@ -294,7 +325,7 @@ def _numbered(request: GenerationRequest, room: int, sentences: list[str]) -> tu
         if shown:
             passages.append(f"PASSAGE {place}: {name}".rstrip())
             passages += _numbered_lines(shown, sentences)
-    return "\n".join(lines), "\n".join(passages) or "(none)"
+    return "\n".join(lines), "\n".join(passages) or _NOTHING
 
 
 def _source(document: Document, extra: int) -> list[_Part]:
@@ -394,6 +425,11 @@ def _head(text: str, room: int) -> str:
     return text[: space if space > room // 2 else room].rstrip()
 
 
+def _at_most(text: str, room: int) -> str:
+    """A text, or as much of its beginning as there is room for, marked as cut."""
+    return text if len(text) <= room else _head(text, room - len(_CUT)) + _CUT
+
+
 def _even_shares(costs: Sequence[int], room: int) -> list[int]:
     """Room for each: all it costs where that is less than an even share, whose rest goes to the others."""
     shares = [0] * len(costs)
@@ -431,7 +467,7 @@ def _numbered_lines(parts: Sequence[_Part], sentences: list[str]) -> list[str]:
 
 
 @cache
-def _schema(task: Task, sentences: int) -> str:
+def _schema(task: Task, sentences: int, is_cut: bool) -> str:
     """The schema of a reply as JSON, its properties in the order in which they are to be written."""
     schema = _REPLIES[task].model_json_schema()
     properties = schema["properties"]
@@ -442,6 +478,9 @@ def _schema(task: Task, sentences: int) -> str:
         # xgrammar 0.05 s, since it shares the rest, and llguidance nothing. With no sentence at all, every
         # answer is refused.
         properties["evidence"]["items"] = {"enum": list(range(1, max(sentences, 1) + 1)), "type": "integer"}
+    if task == "entailment" and is_cut:
+        # What nobody read cannot be said to follow, whatever a model makes of the beginning.
+        properties["label"]["enum"].remove("entailed")
     bare = {
         "type": "object",
         "properties": properties,
