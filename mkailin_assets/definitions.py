@@ -31,6 +31,7 @@ from mkailin_assets.questions import checks as question_checks
 from mkailin_assets.release import assets as release_assets
 from mkailin_assets.release import checks as release_checks
 from mkailin_assets.release.gathering import Publication
+from mkailin_assets.release.publishing import publish_release
 from mkailin_assets.retrieval import assets as retrieval_assets
 from mkailin_assets.retrieval import checks as retrieval_checks
 from mkailin_assets.training import assets as training_assets
@@ -189,7 +190,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         assets=dg.map_asset_specs(with_settings, assets),
         asset_checks=dg.load_asset_checks_from_modules(CHECK_MODULES),
-        jobs=[*jobs, prune_generations],
+        jobs=[*jobs, prune_generations, publish_release],
         sensors=[*sensors, fill_thinnest_branches],
         schedules=schedules,
         resources=handed_in,

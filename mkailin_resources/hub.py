@@ -121,8 +121,8 @@ class Hub(dg.ConfigurableResource):
             )
         if is_offline_mode():
             raise HubError(
-                f"{self.repository}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so nothing is sent; unset "
-                "it to upload"
+                f"{self.repository}: HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so nothing is sent; "
+                "unset it to upload"
             )
         with _step(self.repository, "looking for the token"):
             token = get_token()

@@ -13,6 +13,7 @@ from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.embeddings.interface import LEARNT, EncoderSettings, Pooling
 from mkailin_resources.eutils import EUTILS_URL, EntrezQuery
 from mkailin_resources.generation import Generation
+from mkailin_resources.hub import Hub
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.endpoint import Endpoint
 from mkailin_resources.models.extractive.agents import (
@@ -98,6 +99,7 @@ class Settings:
     release_form: Literal["pmids", "full"]
     licence_exceptions: Mapping[str, str]
     hub_repository: str
+    hub_private: bool
     bioasq: str
 
     @property
@@ -226,6 +228,7 @@ class Settings:
             release_form=choice("RELEASE_FORM", "pmids", "full"),
             licence_exceptions=_reasons("LICENCE_EXCEPTIONS", value("LICENCE_EXCEPTIONS", "{}")),
             hub_repository=value("HUB_REPOSITORY"),
+            hub_private=choice("HUB_VISIBILITY", "private", "public") == "private",
             bioasq=value("BIOASQ"),
         )
 
@@ -253,6 +256,7 @@ def resources(settings: Settings) -> dict[str, Any]:
             prices={name: list(prices) for name, prices in settings.prices.items()},
         ),
         "trainees": trainees(settings),
+        "hub": Hub(repository=settings.hub_repository, private=settings.hub_private),
         "bioasq": settings.bioasq,
         "tokenizer": settings.tokenizer,
         ENTAILMENT_MODEL: entailment_judge(settings),

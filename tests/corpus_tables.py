@@ -23,6 +23,9 @@ TOPICS = (
     "green tea protects enamel",
 )
 
+# Rows of a test ask what it is about, and their contexts need not say the same.
+ANSWERABLE_OR_NOT = QualityRules(min_question_support=None)
+
 
 def context(pmid: int, rank: int = 1, title: str = "Another trial.", text: str = "It found little.") -> Any:
     """A retrieved context as a pair keeps it."""
@@ -62,17 +65,16 @@ def generated(*rows: dict[str, Any]) -> pl.DataFrame:
     return GeneratedQA.validate(pl.DataFrame(list(rows), schema=GeneratedQA.create_empty().schema))
 
 
-def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None) -> pl.DataFrame:
-    """The rows as evaluation leaves them, without contexts to look at."""
-    nothing = (
-        DistilledContexts.create_empty(),
-        QuestionPreference.create_empty(),
-        pl.DataFrame(schema=ENTAILMENT),
-    )
-    signals = evaluate(
-        generated(*rows), *nothing, lambda questions: [None] * len(questions), rules or QualityRules()
-    )
-    return EvaluatedQA.validate(signals)
+def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None, **known: Any) -> pl.DataFrame:
+    """The rows as evaluation leaves them; `known` is what their texts do not tell, nothing by default."""
+    nothing = {
+        "contexts": DistilledContexts.create_empty(),
+        "preferences": QuestionPreference.create_empty(),
+        "entailments": pl.DataFrame(schema=ENTAILMENT),
+        "specificity": lambda questions: [None] * len(questions),
+    }
+    table = evaluate(generated(*rows), rules=rules or ANSWERABLE_OR_NOT, **(nothing | known))
+    return EvaluatedQA.validate(table)
 
 
 def current(*rows: dict[str, Any], **changes: Any) -> pl.DataFrame:

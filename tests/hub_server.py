@@ -111,6 +111,7 @@ def lose_answer(handler: "_Handler") -> None:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait 40 ms for the client to say that it has the head
     hub: HubServer
 
     def handle_request(self) -> None:
@@ -135,8 +136,10 @@ class _Handler(BaseHTTPRequestHandler):
         for (command, pattern), answer in _ROUTES.items():
             found = re.fullmatch(pattern, path)
             if found and command == self.command.replace("HEAD", "GET"):
-                answer(self, **found.groupdict())
-                return
+                name = found.groupdict().get("name")
+                if name in (None, *self.hub.repositories):
+                    answer(self, **found.groupdict())
+                    return
         self.answer({"error": "Not found"}, 404)
 
     def answer(self, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:

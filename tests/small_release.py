@@ -21,6 +21,7 @@ from mkailin_assets.release.facts import (
 )
 from mkailin_assets.release.gathering import excluded, facts_of_rows
 from mkailin_assets.release.layout import TAKEN_BACK
+from mkailin_assets.release.writing import write_release
 
 # Five to train on, two to validate with, two to test with; the contexts of each are of training sources.
 PMIDS = (1, 2, 3, 4, 6, 23, 30, 5, 7)
@@ -189,8 +190,6 @@ def small_release(
 ) -> Path:
     """A folder with a whole release of these rows, and with these reports in place of `small_reports()`."""
     rows = training_examples() if rows is None else rows
-    from mkailin_assets.release.writing import write_release
-
     write_release(folder, rows.lazy(), facts or small_facts(rows), small_reports() | reports, b"a picture")
     return folder
 

@@ -58,12 +58,15 @@ def test_an_example_reads_as_the_trainer_and_the_benchmark_expect() -> None:
     contexts = [context(8, 1, "First.", "Text one."), context(9, 2, "", "Text two.")]
     row = qa(1, contexts=contexts, source_context="What the source saw.", decision="yes", title="Zinc")
     row["question"] = "Does zinc help against colds?"
+    row["source_conclusion"] = "It was zinc."
     row["long_answer"] = "The source saw what text one and two saw."
     corpus, _ = assembled(row)
     example = corpus.row(0, named=True)
-    read = "What the source saw.\n\n[1] First. Text one.\n\n[2] Text two."
+    found = "[1] First. Text one.\n\n[2] Text two."
+    read = f"What the source saw.\n\n{found}"
     assert example["context"] == read
-    assert example["pretraining_text"] == f"Zinc\n\n{read}\n\n{row['question']}"
+    whole = f"Zinc\n\nWhat the source saw. It was zinc.\n\n{found}\n\n{row['question']}"
+    assert example["pretraining_text"] == whole
     assert example["messages"] == [
         {
             "role": "user",
@@ -100,7 +103,7 @@ def test_an_open_question_is_neither_asked_nor_taught_a_decision() -> None:
 
 def test_a_pair_without_any_context_is_an_example_with_an_empty_one() -> None:
     row = qa(1, source_context=None, contexts=[])
-    table = evaluated(row, rules=QualityRules(min_answer_support=0)).lazy()
+    table = evaluated(row, rules=QualityRules(min_answer_support=None, min_question_support=None)).lazy()
     corpus, exclusions = corpus_of({"C04": table}, current(row), NO_BENCHMARK, CorpusRules())
     assert exclusions.is_empty()
     assert corpus["context"].to_list() == [""]

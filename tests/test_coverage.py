@@ -247,7 +247,7 @@ def test_citations_never_tried_come_first_among_those_that_could_fill_a_gap() ->
     )
     corpus = [*((pmid, "C04") for pmid in range(1, 5)), (19, "B04")]
     gap = pubmed.covered_by(corpus, distilled={"B04": range(19, 25)}).gaps.row(0, named=True)
-    # Of the branch that has most of them: without the retracted one, that of the corpus, one without abstract.
+    # Not the retracted one, nor that without an abstract, nor that of the corpus.
     assert gap["pmids"] == [18, 17, 16, 15, 14, 11, 24, 23, 22, 21]
     assert (gap["home_branch"], gap["fillable"]) == ("B04", 13)
 

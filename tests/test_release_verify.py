@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -35,16 +36,26 @@ TEXTS = "data/pretraining/train-00000-of-00001.parquet"
 HELD_OUT = next(pmid for pmid in range(1, 100) if split_of(pmid) == "test")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_release(tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
-def release(tmp_path: Path) -> Path:
-    return small_release(tmp_path / "release")
+def release(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "release")
 
 
 def only(release: Path, what: What, newer: pl.DataFrame | None = None) -> Finding:
-    """The one finding of a release, which must be of this check."""
-    findings = verify(release, newer)
-    assert [finding.what for finding in findings] == [what], findings
-    return findings[0]
+    """The one finding of a release, which must be of this check; rows are not read for one of the first."""
+    order = list(What)
+    found: list[Finding] = []
+    for check in checks(release, newer):
+        found += check.findings
+        if check.what == What.COLUMNS and order.index(what) < order.index(What.COLUMNS):
+            break
+    assert [finding.what for finding in found] == [what], found
+    return found[0]
 
 
 def changed(pmid: int, **changes: Any) -> pl.DataFrame:
@@ -199,22 +210,16 @@ def test_a_data_file_that_is_missing_or_misnamed_is_found(release: Path) -> None
     assert "should have data/instruction/train-00000-of-00001.parquet" in only(release, What.LAYOUT).found
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("{{ facts.name }}", "line 1 has {{"),
-        ("[More Information Needed]", "line 1 has [More Information Needed]"),
-        ("TODO: write", "line 1 has TODO"),
-        ("{% for split in splits %}", "line 1 has {%"),
-    ],
-)
-def test_template_text_in_the_card_is_found(release: Path, text: str, told: str) -> None:
+def test_template_text_in_the_card_is_found(release: Path) -> None:
     card = release / "README.md"
-    before, header, after = card.read_text().partition("\n---\n")
-    card.write_text(before + header + text + "\n" + after)
+    left = ["{{ facts.name }}", "[More Information Needed]", "TODO: write", "{% for split in splits %}"]
+    lines = card.read_text().count("\n")
+    card.write_text(card.read_text() + "\n".join(left))
     write_sums(release)
-    line = before.count("\n") + 3
-    assert only(release, What.CARD).found == told.replace("line 1", f"line {line}")
+    marks = ["{{", "[More Information Needed]", "TODO", "{%"]
+    assert [finding.found for finding in verify(release)] == [
+        f"line {number} has {mark}" for number, mark in enumerate(marks, lines + 1)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -304,8 +309,8 @@ def test_a_table_with_other_columns_is_found(
     assert told in finding.found
 
 
-@pytest.mark.parametrize("name", [TRAIN, TEXTS, "reports/taken_back.parquet"])
-@pytest.mark.parametrize("length", [0, 3, 0.5, -1])
+@pytest.mark.parametrize("name", [TRAIN, "reports/taken_back.parquet"])
+@pytest.mark.parametrize("length", [0, 0.5, -1])
 def test_a_table_cut_short_is_found(release: Path, name: str, length: float) -> None:
     kept = (release / name).read_bytes()
     (release / name).write_bytes(kept[: int(length * len(kept)) if length == 0.5 else int(length)])
@@ -328,7 +333,7 @@ def test_no_damage_to_a_table_is_more_than_a_finding(release: Path) -> None:
     generator = random.Random(0)
     for name in [TRAIN, TEXTS, "reports/exclusions.parquet", "reports/taken_back.parquet"]:
         kept = (release / name).read_bytes()
-        for _ in range(12):
+        for _ in range(3):
             damaged = bytearray(kept)
             for _ in range(generator.choice((1, 3, 30))):
                 damaged[generator.randrange(len(kept))] = generator.randrange(256)
@@ -338,21 +343,24 @@ def test_no_damage_to_a_table_is_more_than_a_finding(release: Path) -> None:
     assert not verify(release)
 
 
-@pytest.mark.parametrize(
-    ("report", "told"),
-    [
-        ({"taken_back": small_reports()["taken_back"].head(1)}, "taken_back_citations: manifest.json says 2"),
-        ({"exclusions": small_reports()["exclusions"].head(2)}, "excluded: manifest.json says {'duplicate'"),
-        ({"decontamination": small_reports()["decontamination"].clear()}, "removed for benchmarks"),
-        ({"benchmark_runs": small_reports()["benchmark_runs"].clear()}, "has no row, so that no leak"),
-    ],
-)
-def test_a_report_that_is_not_what_the_manifest_counts_is_found(
-    tmp_path: Path, report: dict[str, pl.DataFrame], told: str
-) -> None:
-    finding = only(small_release(tmp_path, **report), What.REPORTS)
-    assert finding.file == f"reports/{next(iter(report))}.parquet"
-    assert told in finding.found
+def test_reports_that_are_not_what_the_manifest_counts_are_found(tmp_path: Path) -> None:
+    reports = small_reports()
+    less = {
+        "exclusions": reports["exclusions"].head(2),
+        "decontamination": reports["decontamination"].clear(),
+        "taken_back": reports["taken_back"].head(1),
+        "benchmark_runs": reports["benchmark_runs"].clear(),
+    }
+    told = {
+        "exclusions": "excluded: manifest.json says {'duplicate': {'asks the same as another PMID': 1}}, "
+        "here is {}",
+        "decontamination": "removed for benchmarks: manifest.json says {'a-benchmark.json': 1}, here is {}",
+        "taken_back": "taken_back_citations: manifest.json says 2, here is 1",
+        "benchmark_runs": "has no row, so that no leak of a benchmark can be found",
+    }
+    assert verify(small_release(tmp_path, **less)) == [
+        Finding(What.REPORTS, f"reports/{name}.parquet", told[name]) for name in less
+    ]
 
 
 @pytest.mark.parametrize("change", [{"decision": "perhaps"}, {"toxicity": 1.5}, {"question": None}])
@@ -448,26 +456,26 @@ def test_a_retracted_source_or_context_is_found(tmp_path: Path, pmid: int) -> No
 
 
 def test_a_retraction_after_the_release_is_found_with_a_newer_state(release: Path) -> None:
-    assert not verify(release)
-    assert "rests on PMID 5003" in only(release, What.RETRACTIONS, TAKEN).found
+    newer = TAKEN.with_columns(pmid=pl.lit(1, pl.Int64))
+    assert "rests on PMID 1, retracted" in only(release, What.RETRACTIONS, newer).found
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"rows": 10},
-        {"by_split": {"train": 5, "validation": 1, "test": 3}},
-        {"by_decision": {"yes": 9}},
-        {"by_branch": {"C04": 9}},
-        {"citations": 8},
-        {"corpus": "another"},
-        {"copied_answers": 1},
-        {"signals": {}},
-    ],
-)
-def test_a_manifest_that_counts_otherwise_is_found(tmp_path: Path, change: dict[str, Any]) -> None:
-    release = small_release(tmp_path, facts=small_facts(**change))
-    assert next(iter(change)) in only(release, What.COUNTS).found
+def test_a_manifest_that_counts_otherwise_is_found(tmp_path: Path) -> None:
+    otherwise: dict[str, Any] = {
+        "rows": 10,
+        "by_split": {"train": 5, "validation": 1, "test": 3},
+        "by_decision": {"yes": 9},
+        "by_branch": {"C04": 9},
+        "citations": 8,
+        "context_citations": 5,
+        "corpus": "another",
+        "copied_answers": 1,
+        "signals": {},
+    }
+    release = small_release(tmp_path, facts=small_facts().model_copy(update=otherwise))
+    findings = verify(release)
+    assert {(finding.what, finding.file) for finding in findings} == {(What.COUNTS, MANIFEST)}
+    assert sorted(finding.found.split(":")[0] for finding in findings) == sorted(otherwise)
 
 
 def test_many_faults_of_a_kind_are_one_finding_that_counts_them(tmp_path: Path) -> None:

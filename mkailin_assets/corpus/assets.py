@@ -275,7 +275,7 @@ def covered_mesh(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     training_corpus: pl.LazyFrame,
     branch_citations: dict[str, pl.LazyFrame],
     evaluated_qa: dict[str, pl.LazyFrame],
-    current_citations: pl.DataFrame,
+    current_citations: pl.LazyFrame,
     mesh_descriptors: pl.DataFrame,
     mesh_information_content: pl.DataFrame,
 ) -> Iterator[dg.Output[pl.DataFrame]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from mkailin_assets.corpus import signals
 from mkailin_assets.corpus.tables import EvaluatedQA
@@ -61,8 +61,8 @@ class QualityRules(BaseModel, frozen=True, extra="forbid"):
         0.95,
         ge=0,
         le=1,
-        description="Probability that a sentence offends: of 123,349 of medical texts 2 are above, both of "
-        "which quote an insult",
+        description="Probability that a sentence offends: of 123,349 sentences of medical texts 2 are above "
+        "it, and both quote an insult",
     )
     drop_personal_data: bool = Field(
         True, description="Whether a pair leaves that holds an e-mail address, telephone or account number"
@@ -88,6 +88,17 @@ class QualityRules(BaseModel, frozen=True, extra="forbid"):
     min_evaluator_margin: float | None = Field(
         None, description="Lead over the other question: depends on the evaluator"
     )
+
+    @field_validator("languages")
+    @classmethod
+    def _can_be_told(cls, languages: list[str] | None) -> list[str] | None:
+        unknown = sorted(set(languages or []) - set(signals.LANGUAGES))
+        if unknown:
+            raise ValueError(
+                f"{', '.join(unknown)}: no language that is told from others; choose of "
+                f"{', '.join(signals.LANGUAGES)}"
+            )
+        return languages
 
 
 def evaluate(  # noqa: PLR0917 (one table for each upstream of the asset)

@@ -108,7 +108,7 @@ def search(
     later, earlier = [0 for _ in range(0)], [0 for _ in range(0)]  # of a type that numba knows
     compared = 0
     # Of all members of two sets, the largest share that is in one of them alone.
-    apart = 0.9 * (1 - similarity) / (1 + similarity)
+    apart = (1 - similarity) / (1 + similarity)
     for index in range(sizes.size):
         count = _gather(places[index], shelves, index, met, chosen, staying)
         candidates = chosen[:count] if count >= 0 else stay[:staying]

@@ -61,7 +61,6 @@ _ASKS = (
 )
 # An answer that opens with its decision ("No. 5" is a number).
 OPENING = r"(?i)^\W*(yes|no)\s*(?:[,;:!\x{2013}\x{2014}]|\.(?:\s+[^\s\d]|\s*$))"
-_DECIDING_CHARACTERS = 10_000
 _SPAN_WORDS = 8
 # Between texts that are joined: a letter in no text, so that no span goes from one into the next.
 _APART = " \ua66e "
@@ -80,7 +79,7 @@ _SENTENCE_END = r"[.!?]+[\"'\x{2019}\x{201d})\]]*(?:\s+[\"'\x{2018}\x{201c}(\[]*
 
 # Those of PubMed's journals. Latin is left out, which species and anatomy look like, and so are creoles,
 # dialects and planned languages, which short titles do.
-_LANGUAGES = (
+LANGUAGES = (
     "af ar az bg bs ca cs da de el en es et fa fi fr he hi hr hu hy id is it ja ka kk ko lt lv mk ms nl no "
     "pl pt ro ru sk sl sq sr sv th tr uk ur uz vi zh"
 ).split()
@@ -88,7 +87,7 @@ _SURE_OF_LANGUAGE = 0.9
 _LANGUAGE_CHARACTERS = 400
 
 # Words that the library holds against a text and biology means plainly (the bitch, the wild ass, the great
-# tit, Mendel's bastards aside): they are not shown to it.
+# tit): they are not shown to it.
 _PLAIN_IN_BIOLOGY = (
     r"(?i)\b(?:ass|asses|bitch|bitches|bloody|cocks?|die|died|dumb|fat|gay|hoes?|homosexuals?|jerk|kills?"
     r"|negro|negroes|nipple|penis|pigs?|queer|rapist|rats?|retardation|retarded|semen|sex|tits?|vagina)\b"
@@ -261,7 +260,7 @@ def read_decisions(questions: pl.Series, answers: pl.Series) -> pl.Series:
 def _read_decision(question: str | None, answer: str | None) -> str | None:
     if not question or not answer or not answer.strip() or not is_yes_no_question(question):
         return None
-    return decide(question, answer[:_DECIDING_CHARACTERS])
+    return decide(question, answer)
 
 
 def heading_specificity(mentions: "Mentions", ic: Mapping[str, float]) -> Specificity:
@@ -299,7 +298,7 @@ def _identifier() -> "LanguageIdentifier":
     identifier = LanguageIdentifier.from_model_file(
         MODEL_FILE, norm_probs=True, min_confidence=_SURE_OF_LANGUAGE
     )
-    identifier.set_languages(_LANGUAGES)
+    identifier.set_languages(LANGUAGES)
     return identifier
 
 

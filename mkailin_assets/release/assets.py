@@ -73,8 +73,10 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
     }
     if not storage.has_folder(RELEASES, facts.name):
         with TemporaryDirectory() as scratch:
-            write_release(Path(scratch), training_corpus, facts, reports, coverage_picture(mesh_coverage))
-            storage.publish_folder(Path(scratch), RELEASES, facts.name)
+            # Not the scratch folder itself, which its owner alone may read.
+            (folder := Path(scratch) / facts.name).mkdir()
+            write_release(folder, training_corpus, facts, reports, coverage_picture(mesh_coverage))
+            storage.publish_folder(folder, RELEASES, facts.name)
     uri = str(storage.path(RELEASES, facts.name))
     folder = storage.local_folder(uri)
     made = releases(storage.read_table("corpus_release"), uri, folder)

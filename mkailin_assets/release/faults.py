@@ -22,7 +22,7 @@ _NO_CONTEXTS = pl.lit([], pl.List(pl.Struct({"title": pl.String, "text": pl.Stri
 
 
 def out_of_range(rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Values that `TrainingExample` does not allow (null, too large, none of the words); and the rows without."""
+    """Values that `TrainingExample` does not allow: null, too large, none of its words; and rows without."""
     rules = {
         name: column.validation_rules(pl.col(name)) for name, column in TrainingExample.columns().items()
     }

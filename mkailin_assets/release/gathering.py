@@ -30,7 +30,7 @@ COPIED = 0.9
 _NO_MODEL = ("cold start", "champion")
 _PACKAGES = ("mkailin", "polars", "dagster", "lancedb", "rensa", "transformers", "torch")
 _EXAMPLE = (
-    *("example_id", "example_hash", "pmid", "branch", "split", "decision", "context_pmids", "copied_share"),
+    *("example_id", "example_hash", "pmid", "branch", "split", "decision", "context_pmids"),
     *("generator", "question_prompt_version", "chosen_by", "answerer", "prompt_version", "entailment_judge"),
 )
 

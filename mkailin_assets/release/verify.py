@@ -376,9 +376,10 @@ def _columns(
     from pyarrow.parquet import read_schema
 
     what, readable, findings = What.COLUMNS, set[str](), list[Finding]()
-    schemas = {f"reports/{name}.parquet": schema for name, schema in _report_schemas().items()}
+    schemas = {f"reports/{name}.parquet": as_read(schema) for name, schema in _report_schemas().items()}
+    configs = {config: as_read(schema_of(config, facts.form)) for config in configs_of(facts.form)}
     for (config, _), names in data.items():
-        schemas |= dict.fromkeys(names, schema_of(config, facts.form))
+        schemas |= dict.fromkeys(names, configs[config])
     for name, schema in schemas.items():
         if name not in sizes:
             continue
@@ -387,7 +388,7 @@ def _columns(
         except (ArrowException, OSError) as error:
             findings.append(_finding(what, name, f"is no Parquet file, or a damaged one: {error}"))
             continue
-        if told := _difference(as_read(schema), found):
+        if told := _difference(schema, found):
             findings.append(_finding(what, name, told))
         else:
             readable.add(name)
@@ -431,7 +432,8 @@ def _read(folder: Path, names: Iterable[str], columns: Sequence[str] | None = No
 
 def _unlike(told: Any, here: Any) -> str | None:
     """How what the manifest tells differs from what is here, of a map its first keys; None: it does not."""
-    if isinstance(told, Mapping):
+    if isinstance(told, Mapping) or isinstance(here, Mapping):
+        told, here = told or {}, here or {}
         keys = [key for key in {**told, **here} if _unlike(told.get(key), here.get(key))]
         told, here = ({key: one[key] for key in keys[:_TOLD] if key in one} for one in (told, here))
         return f"{MANIFEST} says {dict(told)}, here is {dict(here)}" if keys else None
