@@ -163,7 +163,7 @@ def through_the_stage(root: Path) -> dict[str, Any]:
     branches = sorted(storage.partitions_published_at("evaluated_qa"))
     evaluated = {branch: _scanned(storage, "evaluated_qa", branch) for branch in branches}
     current, benchmark = (_scanned(storage, name).collect() for name in ("current_citations", "benchmark"))
-    rules = CorpusRules()
+    rules = CorpusRules.model_validate({})
     assembly = assemble(evaluated, current, benchmark, rules)
     storage.write_table(ledger(assembly.kept), "corpus_ledger")
     storage.write_table(assembly.exclusions, "corpus_exclusions")
@@ -187,7 +187,9 @@ def _evaluated(storage: Storage, branch: str) -> pl.DataFrame:
     generated, found = (_scanned(storage, name, branch).collect() for name in ("generated_qa", "found"))
     nothing = (QuestionPreference.create_empty(), pl.DataFrame(schema=ENTAILMENT))
     # Words that are made up are no English, and may sound like any other.
-    rules = QualityRules(languages=None, max_toxicity=None, min_question_support=None)
+    rules = QualityRules.model_validate(
+        {"languages": None, "max_toxicity": None, "min_question_support": None}
+    )
     return EvaluatedQA.validate(
         evaluate(generated, found, *nothing, lambda asked: [None] * len(asked), rules)
     )

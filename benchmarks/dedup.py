@@ -1,4 +1,4 @@
-"""Near-duplicate questions: pairs found by our MinHash with verification, by datasketch, and all there are.
+"""Near-duplicate questions: pairs found by MinHash (rensa) and verified, by datasketch, and all there are.
 
 100,000 made-up questions from a seed: ten templates, filled in from lists of made-up terms, and about a third
 of them earlier ones with a word or a letter changed, added, left out, or as they were. All find the pairs of

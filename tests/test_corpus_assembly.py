@@ -27,6 +27,8 @@ def assembled(
     tables = {
         branch: evaluated(*(row for row in rows if row["branch"] == branch)).lazy() for branch in branches
     }
+    # The questions of `qa` are alike but for their numbers.
+    rules = {"min_duplicate_similarity": 0.9} | rules
     return corpus_of(
         tables, current(*rows) if citations is None else citations, benchmark, CorpusRules(**rules)
     )
@@ -90,6 +92,22 @@ def test_training_shows_no_context_of_a_held_out_citation() -> None:
     assert shown == {train: [train], test: [test, train]}
     of_train = corpus.filter(pl.col("split") == "train").row(0, named=True)
     assert f"Conclusion of {test}." not in of_train["context"] + of_train["pretraining_text"]
+
+
+def test_an_answer_that_quotes_a_held_out_citation_is_not_trained_on() -> None:
+    pmids = range(1, 200)
+    train, other = [pmid for pmid in pmids if split_of(pmid) == "train"][:2]
+    test = next(pmid for pmid in pmids if split_of(pmid) == "test")
+    held_out = context(test, 1, "Study.", "In this trial the tablets shortened every cold by two whole days.")
+    shown = context(other, 2, "Study.", "A glass of water before each meal lowers the weight by one pound.")
+    quotes = {"long_answer": f"Yes: {held_out['text'][8:]}", "contexts": [held_out, shown]}
+    out = only_exclusion(qa(train, **quotes), qa(other))
+    assert (out["pmid"], out["stage"]) == (train, "contamination")
+    assert out["reason"] == "its answer quotes a citation of another split"
+    may_quote = qa(train, long_answer=f"Yes: {shown['text']}", contexts=[held_out, shown])
+    assert assembled(may_quote, qa(test, **quotes))[1].is_empty(), (
+        "what training shows, and a test's own context"
+    )
 
 
 def test_an_open_question_is_neither_asked_nor_taught_a_decision() -> None:

@@ -33,7 +33,7 @@ KNOWN = pl.DataFrame(
         ("pubmedqa", "101", 101, QUESTION),
         ("pubmedqa", "102", 102, "Is it safe?"),
         ("medqa", "1", None, "Is zinc of any use?"),
-        ("medqa", "2", None, "Zinc against colds is"),
+        ("medqa", "2", None, "Zinc against the common cold is"),
         ("scifact", "7", None, CLAIM),
         ("bioasq", "b", 201, "Which drugs are in use?"),
         ("bioasq", "b", 202, "Which drugs are in use?"),
@@ -84,11 +84,13 @@ CASES: list[tuple[dict[str, Any], tuple[str, str, str, str] | None]] = [
         ("its text holds a benchmark question", "medqa", "1", "Is zinc of any use?"),
     ),
     ({"text": "But is it safe?"}, None),
-    ({"text": "Zinc against colds is useless."}, None),
+    ({"text": "Zinc against the common cold is useless."}, None),
     ({"text": f"We know. {CLAIM}"}, ("its text holds a benchmark question", "scifact", "7", CLAIM)),
     # No words run from one text into the other.
     ({"question": "Do tailored calls increase", "title": "the use of mammography among"}, None),
     ({"question": "Is zinc of", "title": "any use"}, None),
+    ({"question": "Do tailored calls increase"}, None),
+    ({"question": "the use of mammography among women?"}, None),
     ({"title": None, "context_pmids": []}, None),
     ({"question": None}, None),
 ]
@@ -173,6 +175,9 @@ def test_how_a_benchmark_asks_gives_no_item_of_it_away() -> None:
             found = contamination(rows, known)["reason"][0]
             assert (found is not None) == is_found
             assert leaks(published(rows), fingerprints_of(known)).is_empty() != is_found
+    # A question that repeats itself is one question.
+    echo = benchmark_questions([(None, "no " * 20)])
+    assert contamination(rows_of({"title": "no " * 9}), echo)["benchmark_item"].to_list() == ["1"]
 
 
 def test_fingerprints_tell_no_question() -> None:

@@ -15,6 +15,10 @@ from mkailin_assets.preferences.tables import QuestionPreference
 
 DEFAULTS = QualityRules()
 TOPIC = "walking after meals lowers glucose"
+GERMAN = (
+    "Die Studie zeigt, dass ein Spaziergang nach dem Essen den Zucker im Blut senkt, und zwar auch bei "
+    "Patienten, die sonst keinen Sport treiben."
+)
 
 
 def one(
@@ -73,15 +77,11 @@ def test_a_sound_pair_is_kept_without_reasons() -> None:
             ["offensive wording"],
         ),
         (
-            {"long_answer": f"The trial shows that {TOPIC}. Contact: jane.doe@example.org."},
-            ["holds personal data"],
-        ),
-        (
             {"long_answer": f"The trial shows that {TOPIC} \U0001f642\x07."},
             ["more than 0 odd characters (controls, private use, pictures)"],
         ),
         (
-            {"long_answer": f"Die Studie zeigt, dass nach dem Essen der Zucker im Blut sinkt: {TOPIC}. " * 2},
+            {"long_answer": GERMAN, "source_context": f"{TOPIC} {GERMAN}"},
             ["in another language than en"],
         ),
         (
@@ -142,13 +142,13 @@ def test_rules_are_what_the_user_sets(rules: dict[str, Any], reason: str) -> Non
 
 
 def test_a_rule_that_is_off_keeps_what_it_would_drop() -> None:
-    changes = {"long_answer": f"{TOPIC} \U0001f642 jane.doe@example.org " * 100, "source_context": None}
+    changes = {"long_answer": f"{TOPIC} \U0001f642 " * 100, "source_context": None}
     off = {
         name: False if name.startswith("drop_") else None
         for name, field in QualityRules.model_fields.items()
         if field.default is True or (name.startswith(("max_", "min_", "lang")) and "words" not in name)
     }
-    assert len(one(changes=changes)["reasons"]) == 5
+    assert len(one(changes=changes)["reasons"]) == 3
     assert one(QualityRules(max_answer_words=None, **off), changes)["kept"]
 
 
@@ -173,6 +173,17 @@ def test_a_title_that_asks_or_is_turned_into_a_question_may_be_the_question(
     row = one(changes={"title": title, "question": question})
     assert row["title_overlap"] == 1
     assert row["kept"]
+
+
+def test_an_answer_may_open_with_a_number_or_agree_with_its_decision() -> None:
+    for opening, decision in (
+        ("No. 5 of the sites: ", "yes"),
+        ("No, ", "no"),
+        ("Yes: ", "yes"),
+        ("No, ", "maybe"),
+    ):
+        answer = f"{opening}the trial shows that {TOPIC}."
+        assert one(changes={"long_answer": answer, "decision": decision})["kept"]
 
 
 def test_no_row_is_lost_and_scores_are_those_of_its_question() -> None:
@@ -221,7 +232,7 @@ def test_support_is_told_from_what_a_reader_is_shown_and_copies_from_all_that_wa
         }
     )
     assert row["copied_share"] == 1
-    assert row["answer_support"] == pytest.approx(2 / 9)
+    assert row["answer_support"] == pytest.approx(1 / 9)
     assert row["question_support"] == pytest.approx(1 / 4)
 
 
@@ -261,8 +272,6 @@ def test_any_text_gets_signals_and_a_verdict_with_a_reason(name: str) -> None:
         "It did not. ",
         "although, however ",
         "a.",
-        "x@y.org ",
-        "tel 1-2-3-4-5-6-7 +1 ",
         "(e.g. A ",
         "\n",
     ],

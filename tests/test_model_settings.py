@@ -16,6 +16,7 @@ from mkailin_resources.models.vllm_model import VllmModel
 from mkailin_resources.profiles import InvalidSetting, Settings, agents
 
 ON_GPU = {
+    "evaluated_qa",
     "retriever_checkpoint",
     "context_index",
     "retrieval_report",

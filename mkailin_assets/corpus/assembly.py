@@ -20,6 +20,7 @@ from mkailin_assets.corpus.decontamination import Decontaminator, normalised
 from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.duplicates import duplicates
 from mkailin_assets.corpus.recalls import citations_of, taken_back
+from mkailin_assets.corpus.signals import copied_shares, words
 from mkailin_assets.corpus.tables import (
     CorpusExclusion,
     LedgerRow,
@@ -38,7 +39,7 @@ class CorpusRules(BaseModel):
 
     max_context_characters: int = Field(6000, ge=100, description="Longer contexts are cut at a word")
     min_duplicate_similarity: float = Field(
-        0.9, gt=0, le=1, description="Jaccard similarity of two questions from which the later one leaves"
+        0.8, ge=0.5, le=1, description="Jaccard similarity of two questions from which the later one leaves"
     )
     branch_balance: BranchBalance = Field(
         "proportional", description="Places of a branch: by its rows, by their square root, or uniform"
@@ -140,14 +141,17 @@ def _surveyed(
         for rows in in_batches(evaluated[branch]):
             refused = _refused_by_evaluation(rows)
             yield _out(rows.filter(refused.is_not_null()), "evaluation", refused.drop_nulls()).select(columns)
-            rest = _as_examples(rows.filter(refused.is_null()), rules)
-            reasons = outdated(rest, current)
-            yield _out(rest.filter(reasons.is_not_null()), "source", reasons.drop_nulls()).select(columns)
-            rest = rest.filter(reasons.is_null())
+            left = rows.filter(refused.is_null())
+            rest = _as_examples(left, rules)
+            stale, quoting = outdated(rest, current), quoting_held_out(left)
+            quoting = quoting.set(stale.is_not_null(), None)
+            for stage, reasons in (("source", stale), ("contamination", quoting)):
+                yield _out(rest.filter(reasons.is_not_null()), stage, reasons.drop_nulls()).select(columns)
+            rest = rest.filter(stale.is_null() & quoting.is_null())
             hits = decontaminator.of(rest.with_columns(text=_all_text()))
-            stage = pl.when(pl.col("reason").is_not_null()).then(pl.lit("contamination"))
+            hit = pl.when(pl.col("reason").is_not_null()).then(pl.lit("contamination"))
             yield (
-                pl.concat([rest, hits.with_columns(stage=stage)], how="horizontal")
+                pl.concat([rest, hits.with_columns(stage=hit)], how="horizontal")
                 .with_columns(characters=pl.col("pretraining_text").str.len_chars())
                 .select(columns)
             )
@@ -174,15 +178,40 @@ def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
 
     What a citation concludes, the answer to a held-out question, must not be read in training.
     """
-    found = rows["contexts"].explode(empty_as_null=False).struct.field("pmid").unique()
-    held_out = [pmid for pmid in found if split_of(pmid) != "train"]
     split = pl.col("pmid").map_elements(split_of, return_dtype=pl.String)
-    shown = pl.element().filter(~pl.element().struct.field("pmid").is_in(held_out))
+    shown = pl.element().filter(pl.element().struct.field("pmid").is_in(_of_split(rows, "train")))
     return rows.with_columns(split=split).with_columns(
         contexts=pl.when(pl.col("split") == "train")
         .then(pl.col("contexts").list.eval(shown))
         .otherwise("contexts")
     )
+
+
+def quoting_held_out(rows: pl.DataFrame) -> pl.Series:
+    """Why a row's answer gives a held-out citation away; null where it does not.
+
+    An answer may be made from all contexts, of which training does not show those of other splits: it must
+    not hold eight words in a row of one of these. Takes pmid, long_answer and contexts of `EvaluatedQA`.
+    """
+    hidden = pl.element().filter(~pl.element().struct.field("pmid").is_in(_of_split(rows, "train")))
+    is_trained = pl.col("pmid").is_in(_of_split(rows, "train"))
+    texts = rows.select(
+        answer=words(pl.col("long_answer").fill_null("")),
+        hidden=words(
+            pl.when(is_trained)
+            .then(pl.col("contexts").list.eval(hidden.struct.field("text")).list.join(" "))
+            .fill_null("")
+        ),
+    )
+    quotes = copied_shares(texts["answer"], texts["hidden"]) > 0
+    reason = pl.lit("its answer quotes a citation of another split")
+    return texts.select(reason=pl.when(quotes).then(reason)).to_series()
+
+
+def _of_split(rows: pl.DataFrame, split: str) -> list[int]:
+    """The PMIDs of this split among sources and contexts."""
+    found = rows["contexts"].explode(empty_as_null=False).struct.field("pmid")
+    return [pmid for pmid in pl.concat([found, rows["pmid"]]).unique() if split_of(pmid) == split]
 
 
 def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:

@@ -163,6 +163,28 @@ def lengths_are_of_every_example(
     return none_may_be(wrong, "forms and splits that are not counted as they are")
 
 
+@dg.asset_check(asset=dg.AssetKey("mesh_coverage"))
+def shares_add_up(mesh_coverage: pl.DataFrame) -> dg.AssetCheckResult:
+    """The branches' shares of PubMed and of the corpus come to all of each, or to nothing."""
+    branches = mesh_coverage.filter(level="branch").select(pl.col("share_of_pubmed", "share_of_corpus").sum())
+    sums = branches.row(0, named=True)
+    return dg.AssetCheckResult(
+        passed=all(total == 0 or abs(total - 1) < 1e-6 for total in sums.values()), metadata=sums
+    )
+
+
+@dg.asset_check(
+    asset=dg.AssetKey("coverage_gaps"), additional_ins={"training_corpus": dg.AssetIn("training_corpus")}
+)
+def what_fills_a_gap_is_not_in_the_corpus(
+    coverage_gaps: pl.DataFrame, training_corpus: pl.LazyFrame
+) -> dg.AssetCheckResult:
+    """No citation that could fill a gap is a source of the corpus already."""
+    sources = training_corpus.select("pmid").unique().collect()
+    fillers = coverage_gaps.select("descriptor_ui", "name", pmid="pmids").explode("pmid", empty_as_null=False)
+    return none_may_be(fillers.join(sources, on="pmid", how="semi"), "citations that fill no gap")
+
+
 @dg.asset_check(asset=corpus_recalls, additional_ins={"current_citations": dg.AssetIn("current_citations")})
 def recalls_are_complete(
     corpus_recalls: pl.DataFrame, current_citations: pl.DataFrame, storage: Storage

@@ -225,14 +225,17 @@ def _joined(
 
 def _leaks(rows: pl.DataFrame, fingerprints: pl.DataFrame) -> pl.DataFrame:
     pmids, questions, runs = (fingerprints.filter(kind=kind) for kind in ("pmid", "question", "run"))
+    # Hundreds of questions begin with the same five words.
+    lengths = questions.drop_nulls("start").select("start", "words").unique()
     cited = rows.select(pmid=pl.concat_list("pmid", "context_pmids")).with_row_index("row").explode("pmid")
     found = [cited.with_columns(digest=_digests_of_pmids(cited["pmid"])).join(pmids, on="digest")]
     for column in (*_ASKING, *_READ):
         if column in rows.columns:
             text = _Words(rows[column])
             starts = text.in_a_row(SHORT_QUESTION_WORDS).rename({"digest": "start"})
-            begun = starts.join(questions, on="start")
-            found.append(begun.filter(text.digests(begun["place"], begun["words"]) == begun["digest"]))
+            begun = starts.join(lengths, on="start")
+            ended = begun.with_columns(text.digests(begun["place"], begun["words"]))
+            found.append(ended.join(questions, on="digest"))
             if column in _ASKING:
                 found.append(text.in_a_row(NGRAM_WORDS).join(runs, on="digest"))
         if column == "question":

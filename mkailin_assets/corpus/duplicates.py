@@ -6,6 +6,9 @@ import numpy as np
 import polars as pl
 
 BANDS, MOST_ROWS = 32, 16
+_SEED = 20
+# Questions whose digests are in memory at once: rensa hands them out as Python's numbers.
+_AT_ONCE = 20_000
 # Of pairs that are just similar enough, the share that agrees in one band: (1 - 0.24) ** 32 agree in none.
 _AGREEING = 0.24
 
@@ -65,7 +68,12 @@ def _search(questions: pl.Series, similarity: float, every: bool) -> tuple[np.nd
     sizes = np.zeros(count, np.int32)
     sketches = np.zeros((count, shingles.SKETCH_WORDS), np.uint64)
     keys = np.zeros((count, BANDS), np.uint32)
-    shingles.describe(text, starts, rows, sizes, sketches, keys)
+    for first in range(0, count, _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        bounds = starts[first : first + _AT_ONCE + 1]
+        members = np.empty(bounds[-1] - bounds[0], np.uint64)
+        members = members[: shingles.describe(text, bounds, sizes[some], sketches[some], members)]
+        shingles.band_keys(_digests(members, sizes[some], BANDS * rows), keys[some])
     # Each band's places take the room of its keys. 32 bits are enough for 40 million questions.
     places, room = keys.view(np.int32), 0
     for band in range(BANDS):
@@ -74,3 +82,12 @@ def _search(questions: pl.Series, similarity: float, every: bool) -> tuple[np.nd
         room += shingles.set_up_shelves(ordered, room, places[:, band])
     shelves = np.zeros(room, np.int32)
     return shingles.search(text, starts, sizes, sketches, places, shelves, float(similarity), every)
+
+
+def _digests(members: np.ndarray, sizes: np.ndarray, permutations: int) -> np.ndarray:
+    """MinHash digests (n, permutations) of n sets that lie one after another (Broder 1997; rensa)."""
+    from rensa import RMinHash
+
+    ends = np.concatenate([[0], sizes.cumsum()]).astype(np.uint64)
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(members, ends, permutations, _SEED)
+    return np.array(matrix.to_rows(), np.uint32)

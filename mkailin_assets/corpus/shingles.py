@@ -14,35 +14,27 @@ SKETCH_WORDS = 4
 _compiled = numba.njit(cache=True, nogil=True)
 _BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # of FNV-1a
 _MIX = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)  # of MurmurHash3, 64 bits
-_PERMUTE = np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)  # of MurmurHash3, 32 bits
 _ROUNDING = 1e-9
 
 
 @_compiled
 def describe(
-    text: np.ndarray,
-    starts: np.ndarray,
-    rows: int,
-    sizes: np.ndarray,
-    sketches: np.ndarray,
-    keys: np.ndarray,
-) -> None:
-    """Fill the size (n), sketch (n, 4) and keys (n, bands) of each set; all come as zeros.
+    text: np.ndarray, starts: np.ndarray, sizes: np.ndarray, sketches: np.ndarray, members: np.ndarray
+) -> int:
+    """Fill the size (n) and sketch (n, 4) of each set, which come as zeros, and the hashes of its members.
 
     `text` is UTF-8, in which `starts` (n + 1) bound the texts. A sketch tells of each of 256 values whether
-    an odd number of members hash to it. A key is made of `rows` minima, each of the members' hashes under a
-    permutation of its own (MinHash, Broder 1997).
+    an odd number of members hash to it. `members` takes the hashes of one set after another, and has room for
+    as many as `text` has bytes; returned is how many there are.
     """
     longest = np.max(starts[1:] - starts[:-1])
     hashes = np.empty(longest, np.uint64)
     table = np.empty(_table_size(longest), np.uint64)
     owners = np.full(table.size, -1, np.int64)
-    minima = np.empty(rows * keys.shape[1], np.uint32)
-    seeds = np.array([_mixed(np.uint64(place + 1)) for place in range(minima.size)]).astype(np.uint32)
+    written = 0
     for index in range(sizes.size):
         found = _hashes(text, starts[index], starts[index + 1], hashes)
         slots = _table_size(found)
-        minima[:] = 0xFFFFFFFF
         for value in hashes[:found]:
             slot = _slot(table, owners, index, slots, value)
             if owners[slot] == index:
@@ -51,14 +43,20 @@ def describe(
             sizes[index] += 1
             bit = np.uint64(1) << ((value >> np.uint64(56)) & np.uint64(63))
             sketches[index, np.int64(value >> np.uint64(62))] ^= bit
-            for place in range(minima.size):
-                permuted = np.uint32((np.uint32(value) ^ seeds[place]) * _PERMUTE[0])
-                permuted = np.uint32((permuted ^ (permuted >> np.uint32(13))) * _PERMUTE[1])
-                minima[place] = min(minima[place], permuted)
+            members[written] = value
+            written += 1
+    return written
+
+
+@_compiled
+def band_keys(digests: np.ndarray, keys: np.ndarray) -> None:
+    """Fill the keys (n, bands) of MinHash digests (n, bands * rows): a hash of each band's values."""
+    rows = digests.shape[1] // keys.shape[1]
+    for index in range(keys.shape[0]):
         for band in range(keys.shape[1]):
             key = np.uint64(0)
-            for minimum in minima[band * rows : (band + 1) * rows]:
-                key = _mixed(key ^ np.uint64(minimum))
+            for value in digests[index, band * rows : (band + 1) * rows]:
+                key = _mixed(key ^ np.uint64(value))
             keys[index, band] = np.uint32(key)
 
 

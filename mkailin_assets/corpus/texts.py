@@ -10,8 +10,8 @@ import polars as pl
 
 from mkailin_assets.corpus import chat
 
-# All that an example consists of: what it is read as follows from them.
-_HASHED = ("question", "context", "long_answer", "decision", "pretraining_text")
+# All that a model may be given of an example.
+_HASHED = ("question", "context", "long_answer", "decision", "pretraining_text", "messages")
 
 
 def example_texts(rows: pl.DataFrame, max_context_characters: int) -> pl.DataFrame:

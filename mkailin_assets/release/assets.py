@@ -15,7 +15,12 @@ from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.metadata import counts, preview
 from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.release.facts import ReleaseFacts
-from mkailin_assets.release.gathering import Origins, Publication, release_facts
+from mkailin_assets.release.gathering import (
+    Origins,
+    Publication,
+    release_facts,
+    without_benchmark_text,
+)
 from mkailin_assets.release.licence_gate import gate
 from mkailin_assets.release.recalls import checkpoints_of
 from mkailin_assets.release.recalls import release_recalls as recalls_of
@@ -63,9 +68,10 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
     made_on = datetime.now(UTC).date().isoformat()
     facts = release_facts(training_corpus, tables, origins, publication, made_on)
     gate(facts.models)
+    told_exclusions = without_benchmark_text(corpus_exclusions)
     reports = {
-        "exclusions": corpus_exclusions,
-        "decontamination": corpus_exclusions.filter(stage="contamination"),
+        "exclusions": told_exclusions,
+        "decontamination": told_exclusions.filter(stage="contamination"),
         "recalls": corpus_recalls,
         "coverage": mesh_coverage,
         "taken_back": sources.taken_back,

@@ -170,6 +170,17 @@ def excluded(exclusions: pl.DataFrame) -> dict[str, dict[str, int]]:
     return found
 
 
+def without_benchmark_text(exclusions: pl.DataFrame) -> pl.DataFrame:
+    """`CorpusExclusion` as others may read it: which item a pair gives away, and no words of it.
+
+    Who trains on what is published would train on the benchmark.
+    """
+    is_leak = pl.col("stage") == "contamination"
+    return exclusions.with_columns(
+        pl.when(~is_leak).then(pl.col(name)).alias(name) for name in ("question", "evidence")
+    )
+
+
 def retraction_cutoff(last_file: pl.LazyFrame) -> str | None:
     """The last day on which a record of a PubMed file was revised, YYYY-MM-DD; None if none says."""
     days = last_file.select(pl.col("revised").filter(pl.col("revised").str.len_chars() == 10).max())

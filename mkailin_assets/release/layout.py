@@ -114,7 +114,8 @@ class _Split:
                 self._part(config, number).rename(self._folder / config / name)
 
     def _write_waiting(self, at_least: int) -> None:
-        left = pl.concat(self._waiting)
+        # Cut into other batches, the same rows would be other bytes.
+        left = pl.concat(self._waiting, rechunk=True)
         while left.height >= at_least:
             self._write(left.head(ROWS_A_GROUP))
             left = left.slice(ROWS_A_GROUP)

@@ -385,7 +385,7 @@ def _columns(
             continue
         try:
             found = read_schema(folder / name)
-        except (ArrowException, OSError) as error:
+        except (ArrowException, OSError, UnicodeDecodeError) as error:
             findings.append(_finding(what, name, f"is no Parquet file, or a damaged one: {error}"))
             continue
         if told := _difference(schema, found):
@@ -426,7 +426,7 @@ def _read(folder: Path, names: Iterable[str], columns: Sequence[str] | None = No
                     # Arrow takes a text for UTF-8 unseen, and polars would rely on it.
                     batch.validate(full=True)
                     yield pl.DataFrame(pl.from_arrow(batch)).with_columns(file=pl.lit(name))
-        except (ArrowException, OSError) as error:
+        except (ArrowException, OSError, UnicodeDecodeError) as error:
             raise _Unreadable(name, error) from error
 
 
