@@ -187,7 +187,7 @@ def test_science_is_english_whatever_latin_it_names(pubmedqa: pl.DataFrame, cita
         ),
         ("Does zinc shorten colds? 锌可以缩短儿童和成人感冒的持续时间。", "zh"),
         (
-            "Does Plasmodium falciparum resist? In vitro Plasmodium falciparum was seldom killed by it.",
+            "Does Plasmodium falciparum resist? We found that most of the parasites were not killed by it.",
             "en",
         ),
         ("Staphylococcus aureus colonisation. Staphylococcus aureus", None),

@@ -228,15 +228,23 @@ def test_a_file_that_the_hub_lost_is_found_before_the_tag_is_set(hub: HubServer,
 
 
 def test_what_somebody_else_commits_meanwhile_is_not_overwritten(hub: HubServer, release: Path) -> None:
-    def change() -> None:
-        commits = hub.repositories[NAME].commits
-        commits.append(Commit("by another", commits[-1].files | {"notes.md": b"mine"}))
-
-    hub.faults[f"POST {API}/preupload"].append(after(change))
+    hub.faults[f"POST {API}/preupload"].append(after(lambda: _commit_by_another(hub)))
     told = _failed(hub, release)
     assert "somebody else changed it meanwhile" in told
     assert [commit.title for commit in hub.repositories[NAME].commits] == ["initial commit", "by another"]
     assert hub.repositories[NAME].tags == {}
+
+
+def test_the_tag_is_at_the_release_whatever_was_committed_since(hub: HubServer, release: Path) -> None:
+    hub.faults[f"POST {API}/tag"].append(after(lambda: _commit_by_another(hub)))
+    uploaded = _uploaded(hub, release)
+    assert hub.repositories[NAME].tags == {release.name: uploaded.commit}
+    assert _held(hub, release.name) == _bytes_of(release)
+
+
+def _commit_by_another(hub: HubServer) -> None:
+    commits = hub.repositories[NAME].commits
+    commits.append(Commit("by another", commits[-1].files | {"notes.md": b"mine"}))
 
 
 def test_a_hub_that_stumbles_is_asked_again(hub: HubServer, release: Path) -> None:
@@ -369,7 +377,7 @@ def test_an_offline_client_is_told_of_before_anything_is_sent(
     from huggingface_hub import constants
 
     client.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE" in _failed(hub, release)
+    assert "is set, so nothing is sent; unset it to upload" in _failed(hub, release)
     assert hub.requests == []
 
 
