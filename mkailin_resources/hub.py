@@ -91,7 +91,8 @@ class Hub(dg.ConfigurableResource):
         elif others := dataset.others(files, tagged):
             raise HubError(
                 f"{self.repository}: it has another release of the name {release}: {_few(others)} differ; a "
-                "published release does not change: delete its tag on the Hub if it was none"
+                "published release does not change: if that one is a mistake, delete its tag on the Hub and "
+                "upload again"
             )
         else:
             commit = tagged

@@ -1,12 +1,20 @@
 """Rows of the corpus stage, right unless a test changes them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
+from mkailin_assets.corpus.assembly import CorpusRules, assemble, examples
 from mkailin_assets.corpus.entailment import ENTAILMENT
 from mkailin_assets.corpus.quality import QualityRules, evaluate
-from mkailin_assets.corpus.tables import DistilledContexts, EvaluatedQA, GeneratedQA
+from mkailin_assets.corpus.tables import (
+    CorpusExclusion,
+    DistilledContexts,
+    EvaluatedQA,
+    GeneratedQA,
+    TrainingExample,
+)
 from mkailin_assets.preferences.tables import QuestionPreference
 from mkailin_assets.pubmed.tables import CurrentCitation
 
@@ -75,6 +83,16 @@ def evaluated(*rows: dict[str, Any], rules: QualityRules | None = None, **known:
     }
     table = evaluate(generated(*rows), rules=rules or ANSWERABLE_OR_NOT, **(nothing | known))
     return EvaluatedQA.validate(table)
+
+
+def corpus_of(
+    tables: Mapping[str, pl.LazyFrame], citations: pl.DataFrame, benchmark: pl.DataFrame, rules: CorpusRules
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The corpus of evaluated pairs by branch, and what stayed out of it."""
+    assembly = assemble(tables, citations, benchmark, rules)
+    corpus = pl.concat([TrainingExample.create_empty(), *examples(tables, assembly.kept, rules)])
+    assert sorted(corpus["example_id"]) == sorted(assembly.kept["example_id"])
+    return TrainingExample.validate(corpus.sort("pmid")), CorpusExclusion.validate(assembly.exclusions)
 
 
 def current(*rows: dict[str, Any], **changes: Any) -> pl.DataFrame:

@@ -1,14 +1,13 @@
 """From evaluated pairs to one corpus: what enters, what stays out, and what never moves."""
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 import pytest
-from corpus_tables import became, context, current, evaluated, qa
+from corpus_tables import became, context, corpus_of, current, evaluated, qa
 
-from mkailin_assets.corpus.assembly import CorpusRules, assemble, examples
+from mkailin_assets.corpus.assembly import CorpusRules
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.quality import QualityRules
@@ -32,15 +31,6 @@ def assembled(
     return corpus_of(
         tables, current(*rows) if citations is None else citations, benchmark, CorpusRules(**rules)
     )
-
-
-def corpus_of(
-    tables: Mapping[str, pl.LazyFrame], citations: pl.DataFrame, benchmark: pl.DataFrame, rules: CorpusRules
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    assembly = assemble(tables, citations, benchmark, rules)
-    corpus = pl.concat([TrainingExample.create_empty(), *examples(tables, assembly.kept, rules)])
-    assert sorted(corpus["example_id"]) == sorted(assembly.kept["example_id"])
-    return TrainingExample.validate(corpus.sort("pmid")), CorpusExclusion.validate(assembly.exclusions)
 
 
 def only_exclusion(*rows: dict[str, Any], **arguments: Any) -> dict[str, Any]:

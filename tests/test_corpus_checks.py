@@ -7,13 +7,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from corpus_tables import became, current, evaluated, generated, qa
+from corpus_tables import became, corpus_of, current, evaluated, generated, qa
 
 from mkailin_assets.corpus import checks
-from mkailin_assets.corpus.assembly import AssemblyRules, assemble
+from mkailin_assets.corpus.assembly import CorpusRules
 from mkailin_assets.corpus.assets import (
     LEDGER,
-    QualityConfig,
     assembled_corpus,
     corpus_recalls,
     evaluated_qa,
@@ -21,6 +20,7 @@ from mkailin_assets.corpus.assets import (
 )
 from mkailin_assets.corpus.assets import generated_qa as generated_qa_asset
 from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.corpus.recalls import ledger, recalls
 from mkailin_assets.corpus.tables import (
     CorpusRecall,
@@ -30,7 +30,10 @@ from mkailin_assets.corpus.tables import (
     GeneratedQA,
     TrainingExample,
 )
+from mkailin_assets.mesh.tables import MeshDescriptor, MeshInformationContent
 from mkailin_assets.partitions import mesh_branches
+from mkailin_assets.preferences.cold_start import ColdStartRules
+from mkailin_assets.preferences.tables import QuestionPreference
 from mkailin_assets.pubmed.tables import BranchCitation
 from mkailin_assets.retrieval.tables import ContextIndex
 from mkailin_resources.benchmarks import BenchmarkFiles
@@ -42,11 +45,11 @@ from mkailin_resources.models.extractive.agents import ConclusionAnswerer
 from mkailin_resources.storage import ParquetTables, Storage
 
 ROWS = [qa(pmid) for pmid in range(1, 8)]
-CORPUS, EXCLUSIONS = assemble(
+CORPUS, EXCLUSIONS = corpus_of(
     {"C04": evaluated(*ROWS, qa(8, question="So?")).lazy()},
     current(*ROWS, qa(8)),
     benchmark_questions([]),
-    AssemblyRules(),
+    CorpusRules(min_duplicate_similarity=0.9),
 )
 
 
@@ -109,15 +112,15 @@ def test_a_branch_that_gives_the_corpus_nothing_is_a_warning() -> None:
 
 def test_a_benchmark_item_in_the_corpus_is_found(benchmarks: BenchmarkFiles) -> None:
     check = checks.no_benchmark_item_is_trained_on
-    assert check(CORPUS, benchmarks=benchmarks).passed
-    assert not check(failing(pmid=7777), benchmarks=benchmarks).passed
-    assert not check(failing(question="does iron make people HAPPIER"), benchmarks=benchmarks).passed
+    assert check(CORPUS.lazy(), benchmarks=benchmarks).passed
+    assert not check(failing(pmid=7777).lazy(), benchmarks=benchmarks).passed
+    assert not check(failing(question="does iron make people HAPPIER").lazy(), benchmarks=benchmarks).passed
 
 
 def test_a_citation_in_two_splits_is_found() -> None:
-    assert checks.no_citation_is_in_two_splits(CORPUS).passed
+    assert checks.no_citation_is_in_two_splits(CORPUS.lazy()).passed
     second = failing(split="test", question="Is there another question?", example_id="other").head(1)
-    assert not checks.no_citation_is_in_two_splits(pl.concat([CORPUS, second])).passed
+    assert not checks.no_citation_is_in_two_splits(pl.concat([CORPUS, second]).lazy()).passed
 
 
 def test_a_held_out_citation_read_as_context_in_training_is_found() -> None:
@@ -125,13 +128,13 @@ def test_a_held_out_citation_read_as_context_in_training_is_found() -> None:
         pmid=pl.lit(999_999, pl.Int64), split=pl.lit("test"), example_id=pl.lit("held out")
     )
     reading = CORPUS.with_columns(split=pl.lit("train"), context_pmids=pl.lit([999_999], pl.List(pl.Int64)))
-    assert not checks.no_citation_is_in_two_splits(pl.concat([reading, held_out])).passed
+    assert not checks.no_citation_is_in_two_splits(pl.concat([reading, held_out]).lazy()).passed
 
 
 def test_a_question_asked_twice_is_found() -> None:
-    assert checks.no_question_is_asked_twice(CORPUS).passed
+    assert checks.no_question_is_asked_twice(CORPUS.lazy()).passed
     repeated = failing(question=CORPUS["question"][1].upper())
-    assert not checks.no_question_is_asked_twice(repeated).passed
+    assert not checks.no_question_is_asked_twice(repeated.lazy()).passed
 
 
 @pytest.mark.parametrize("cited", [1, 5001])
@@ -146,8 +149,8 @@ def test_a_question_asked_twice_is_found() -> None:
 )
 def test_a_source_or_context_that_no_longer_stands_is_found(cited: int, change: dict[str, Any]) -> None:
     check = checks.every_source_and_context_stands
-    assert check(CORPUS, current(*ROWS)).passed
-    result = check(CORPUS, became(current(*ROWS), cited, **change))
+    assert check(CORPUS.lazy(), current(*ROWS)).passed
+    result = check(CORPUS.lazy(), became(current(*ROWS), cited, **change))
     assert not result.passed
     assert result.metadata["rows"].value == 1
 
@@ -168,13 +171,13 @@ def test_a_recall_that_is_missing_is_found(tmp_path: Path) -> None:
 def test_a_pair_that_is_lost_invented_or_placed_twice_is_found() -> None:
     everything = {"C04": evaluated(*ROWS, qa(8)).lazy()}
     check = checks.every_pair_is_in_or_out
-    assert check(EXCLUSIONS, CORPUS, everything).passed
-    assert not check(EXCLUSIONS, CORPUS.slice(1), everything).passed
-    assert not check(EXCLUSIONS.clear(), CORPUS, everything).passed
-    assert not check(EXCLUSIONS, CORPUS, {"C04": evaluated(*ROWS).lazy()}).passed
+    assert check(EXCLUSIONS, CORPUS.lazy(), everything).passed
+    assert not check(EXCLUSIONS, CORPUS.slice(1).lazy(), everything).passed
+    assert not check(EXCLUSIONS.clear(), CORPUS.lazy(), everything).passed
+    assert not check(EXCLUSIONS, CORPUS.lazy(), {"C04": evaluated(*ROWS).lazy()}).passed
     both = EXCLUSIONS.with_columns(pmid=pl.lit(CORPUS["pmid"][0], pl.Int64))
-    assert not check(pl.concat([EXCLUSIONS, both]), CORPUS, everything).passed
-    assert not check(EXCLUSIONS, CORPUS, {}).passed
+    assert not check(pl.concat([EXCLUSIONS, both]), CORPUS.lazy(), everything).passed
+    assert not check(EXCLUSIONS, CORPUS.lazy(), {}).passed
 
 
 def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_contexts(
@@ -264,11 +267,20 @@ def test_the_generation_asset_answers_the_chosen_question_with_the_text_of_its_c
     assert output.metadata["answered"].value == 1
 
 
-def test_the_evaluation_asset_keeps_every_row_and_counts_its_reasons() -> None:
+def test_the_evaluation_asset_keeps_every_row_and_counts_its_reasons(tmp_path: Path) -> None:
+    rules = QualityRules(min_question_words=3, min_question_support=None)
+    context = dg.build_asset_context(partition_key="C04")
     output = evaluated_qa(
+        context,
         generated(qa(1), qa(2, question="So?")),
         DistilledContexts.create_empty(),
-        config=QualityConfig(min_question_words=3),
+        QuestionPreference.create_empty(),
+        MeshDescriptor.create_empty(),
+        MeshInformationContent.create_empty(),
+        mesh_rules=ColdStartRules(),
+        quality_rules=rules,
+        entailment_model=None,
+        generation=Generation(storage=Storage(root=str(tmp_path))),
     )
     assert EvaluatedQA.validate(output.value)["kept"].to_list() == [True, False]
     assert output.metadata["kept"].value == 1
@@ -298,6 +310,7 @@ def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its
         "storage": storage,
         "benchmarks": benchmarks,
         "generation": Generation(storage=storage),
+        "corpus_rules": CorpusRules(max_decision_share=1, min_duplicate_similarity=0.9),
     }
     of_the_corpus = [
         checks.no_benchmark_item_is_trained_on,
@@ -324,7 +337,6 @@ def test_the_corpus_is_made_in_dagster_of_the_branches_that_exist_and_passes_its
             selection=dg.AssetSelection.assets(
                 "current_citations", "training_corpus", "corpus_exclusions", "corpus_recalls"
             ),
-            run_config={"ops": {"assembled_corpus": {"config": {"max_decision_share": 1.0}}}},
         )
     assert result.success
     evaluations = result.get_asset_check_evaluations()

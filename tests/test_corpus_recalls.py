@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-from corpus_tables import became, context, current, evaluated, qa
+from corpus_tables import became, context, corpus_of, current, evaluated, qa
 
-from mkailin_assets.corpus.assembly import AssemblyRules, assemble
-from mkailin_assets.corpus.assets import AssemblyConfig, assembled_corpus, corpus_recalls, ledgers_of
+from mkailin_assets.corpus.assembly import CorpusRules
+from mkailin_assets.corpus.assets import assembled_corpus, corpus_recalls, ledgers_of
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
 from mkailin_assets.corpus.tables import CorpusRecall, LedgerRow
@@ -22,11 +22,12 @@ ROWS = [qa(pmid) for pmid in range(1, 6)]
 CITATIONS = current(*ROWS)
 
 
-def corpus_of(rows: Sequence[dict[str, Any]], citations: pl.DataFrame) -> pl.DataFrame:
-    return assemble({"C04": evaluated(*rows).lazy()}, citations, benchmark_questions([]), AssemblyRules())[0]
+def made_of(rows: Sequence[dict[str, Any]], citations: pl.DataFrame) -> pl.DataFrame:
+    rules = CorpusRules(min_duplicate_similarity=0.9)
+    return corpus_of({"C04": evaluated(*rows).lazy()}, citations, benchmark_questions([]), rules)[0]
 
 
-CORPUS = corpus_of(ROWS, CITATIONS)
+CORPUS = made_of(ROWS, CITATIONS)
 
 
 def recalled(citations: pl.DataFrame, recorded: pl.DataFrame | None = None, **corpora: pl.DataFrame) -> Any:
@@ -76,7 +77,7 @@ def test_a_context_of_several_rows_recalls_them_all_and_a_row_with_two_faults_is
     rows = [qa(1, contexts=[context(9)]), qa(2, contexts=[context(9), context(8, 2)])]
     citations = current(*rows)
     changed = became(became(citations, 9, state="retracted"), 8, state="deleted")
-    found = recalled(changed, old=corpus_of(rows, citations))
+    found = recalled(changed, old=made_of(rows, citations))
     assert sorted(found.select("pmid", "cited_pmid", "reason").rows()) == [
         (1, 9, "context retracted"),
         (2, 8, "context deleted"),
@@ -96,7 +97,7 @@ def test_recalls_stay_on_record_when_pubmed_puts_a_citation_back() -> None:
 def test_each_corpus_that_held_a_row_recalls_it_and_one_made_since_does_not() -> None:
     revised = [qa(1, content_hash="new"), *ROWS[1:]]
     citations = became(CITATIONS, 1, content_hash="new")
-    made_since = corpus_of(revised, citations)
+    made_since = made_of(revised, citations)
     assert made_since.height == 5
     found = recalled(citations, first=CORPUS, second=CORPUS.slice(0, 4), third=made_since)
     assert found.select("corpus", "pmid").rows() == [("first", 1), ("second", 1)]
@@ -104,7 +105,7 @@ def test_each_corpus_that_held_a_row_recalls_it_and_one_made_since_does_not() ->
 
 def test_a_corpus_has_one_name_whatever_the_order_of_its_rows() -> None:
     assert corpus_fingerprint(CORPUS) == corpus_fingerprint(CORPUS.reverse())
-    for column in ("context", "long_answer", "split"):
+    for column in ("example_hash", "split"):
         assert corpus_fingerprint(CORPUS) != corpus_fingerprint(
             CORPUS.with_columns(pl.lit("test").alias(column))
         )
@@ -125,7 +126,7 @@ class Published:
             benchmarks=BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE)),
             storage=self.storage,
             generation=Generation(storage=self.storage),
-            config=AssemblyConfig(),
+            corpus_rules=CorpusRules(min_duplicate_similarity=0.9),
         )
         for output in outputs:
             self.storage.write_table(output.value, output.output_name)
@@ -191,7 +192,7 @@ def test_a_corpus_killed_before_it_was_published_leaves_its_ledger_and_loses_no_
         benchmarks=BenchmarkFiles(pubmedqa=str(PUBMEDQA_FILE)),
         storage=published.storage,
         generation=Generation(storage=published.storage),
-        config=AssemblyConfig(),
+        corpus_rules=CorpusRules(min_duplicate_similarity=0.9),
     )
     next(iter(outputs))  # the ledger is written, the table that is yielded never
     assert len(published.ledgers()) == 2

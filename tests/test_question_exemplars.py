@@ -74,7 +74,7 @@ def made(
 
 def without_removal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No removal of what a benchmark holds."""
-    nothing = pl.lit(None, pl.String)
+    nothing = {"reason": pl.lit(None, pl.String)}
     monkeypatch.setattr(exemplars, "contamination", lambda rows, benchmark: nothing)
 
 
@@ -264,28 +264,26 @@ def test_nothing_makes_an_empty_table() -> None:
 
 
 LONG = "Can early treatment with amarin prevent a second stroke in the very old?"
-LEAKS = {
-    "its citation is one of the benchmark": citation(1),
-    "its question is one of the benchmark": citation(2, "Does BELOSOL -- prevent stroke?"),
-    "its question or title has words of a benchmark question": citation(
-        3, "Stroke: can early treatment with amarin prevent a second event?"
-    ),
-    "its text holds a benchmark question": citation(
-        4, "Is amarin a safe drug?", f"{BACKGROUND} We asked: {LONG}"
-    ),
-    None: citation(5, "Is amarin safe and cheap?", f"{BACKGROUND} We asked: {LONG[:-14]}?"),
-}
+LEAKS = [
+    (citation(1), ("pmid", "1")),
+    (citation(2, "Does BELOSOL -- prevent stroke?"), ("question", "2")),
+    (citation(3, "Stroke: can early treatment with amarin prevent a second event?"), ("run", "3")),
+    (citation(4, "Is amarin a safe drug?", f"{BACKGROUND} We asked: {LONG}"), ("question", "3")),
+    (citation(5, "Is amarin safe and cheap?", f"{BACKGROUND} We asked: {LONG[:-14]}?"), None),
+]
 
 
-@pytest.mark.parametrize("leak", LEAKS)
-def test_what_the_removal_lets_through_is_a_leak(leak: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("source", "leak"), LEAKS)
+def test_what_the_removal_lets_through_is_a_leak(
+    source: dict[str, Any], leak: tuple[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     benchmark = benchmark_questions([(1, "Is it?"), (None, "Does belosol prevent stroke?"), (None, LONG)])
-    removed = made(LEAKS[leak], benchmark=benchmark)
+    removed = made(source, benchmark=benchmark)
     assert removed["reason"].null_count() == (leak is None)
     assert exemplar_leaks(removed, benchmark).height == 0
     without_removal(monkeypatch)
-    let_through = made(LEAKS[leak], benchmark=benchmark)
-    assert exemplar_leaks(let_through, benchmark)["leak"].to_list() == ([leak] if leak else [])
+    let_through = made(source, benchmark=benchmark)
+    assert exemplar_leaks(let_through, benchmark).select("kind", "item").rows() == ([leak] if leak else [])
 
 
 def test_a_benchmark_question_in_the_title_of_an_experts_document_is_a_leak(

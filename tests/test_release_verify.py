@@ -27,8 +27,9 @@ from small_release import (
 from mkailin_assets.corpus.assembly import split_of
 from mkailin_assets.release.croissant import croissant
 from mkailin_assets.release.facts import MANIFEST, Form, ReleaseFacts
+from mkailin_assets.release.findings import Finding, What
 from mkailin_assets.release.layout import SUMS, TAKEN_BACK, write_sums
-from mkailin_assets.release.verify import Finding, What, checks, main, taken_back_at, verify
+from mkailin_assets.release.verify import checks, main, taken_back_at, verify
 from mkailin_resources.storage import Storage
 
 TRAIN = "data/instruction/train-00000-of-00001.parquet"
@@ -223,24 +224,26 @@ def test_template_text_in_the_card_is_found(release: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("name", "old", "new", "told"),
     [
-        (
-            lambda text: text.replace(b"config_name: pretraining", b"config_name: other"),
-            "no config pretraining",
-        ),
-        (
-            lambda text: text.replace(b"mkailin-small-0123abcd", b"another"),
-            "does not name mkailin-small-0123abcd",
-        ),
-        (lambda text: b"\xff" + text, "cannot be read"),
+        ("README.md", b"config_name: pretraining", b"config_name: other", "no config pretraining"),
+        ("README.md", b"mkailin-small-0123abcd", b"another", "does not say 'mkailin-small-0123abcd'"),
+        ("README.md", b"---", b"\xff---", "cannot be read"),
+        ("LICENSE", b"mkailin-small-0123abcd", b"another", "does not say 'mkailin-small-0123abcd'"),
+        ("NOTICE", b"Not for clinical use.", b"", "does not say 'Not for clinical use.'"),
+        ("NOTICE", b"U.S.", b"", "does not say 'courtesy of the U.S. National Library of Medicine'"),
     ],
 )
-def test_a_card_of_something_else_is_found(release: Path, edit: Callable[[bytes], bytes], told: str) -> None:
-    card = release / "README.md"
-    card.write_bytes(edit(card.read_bytes()))
+def test_a_card_licence_or_notice_of_something_else_is_found(
+    release: Path, name: str, old: bytes, new: bytes, told: str
+) -> None:
+    text = (release / name).read_bytes()
+    assert old in text
+    (release / name).write_bytes(text.replace(old, new))
     write_sums(release)
-    assert told in only(release, What.CARD).found
+    finding = only(release, What.CARD)
+    assert finding.file == name
+    assert told in finding.found
 
 
 @pytest.mark.parametrize(
@@ -516,7 +519,8 @@ def test_the_command_says_what_it_looked_at(release: Path) -> None:
 
 
 def test_the_command_names_what_is_wrong_and_fails(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (release / "NOTICE").write_text("changed")
+    with (release / "NOTICE").open("a") as notice:
+        notice.write("More.\n")
     assert main([str(release)]) == 1
     told = capsys.readouterr().out
     assert "WRONG files are as SHA256SUMS says" in told

@@ -190,22 +190,29 @@ def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
 def quoting_held_out(rows: pl.DataFrame) -> pl.Series:
     """Why a row's answer gives a held-out citation away; null where it does not.
 
-    An answer may be made from all contexts, of which training does not show those of other splits: it must
-    not hold eight words in a row of one of these. Takes pmid, long_answer and contexts of `EvaluatedQA`.
+    An answer may be made from all contexts, of which training does not show those of other splits. It must
+    not copy more of its words, eight in a row, where these are added to what training shows. Takes
+    `EvaluatedQA`.
     """
-    hidden = pl.element().filter(~pl.element().struct.field("pmid").is_in(_of_split(rows, "train")))
-    is_trained = pl.col("pmid").is_in(_of_split(rows, "train"))
+    train = _of_split(rows, "train")
+    one = pl.element().struct
+    is_hidden = ~one.field("pmid").is_in(train)
+
+    def contexts(which: pl.Expr) -> pl.Expr:
+        return pl.col("contexts").list.eval(one.field("text").filter(which)).list.join(" ")
+
+    shown = pl.concat_str(
+        "source_context", "source_conclusion", contexts(~is_hidden), separator=" ", ignore_nulls=True
+    )
+    hidden = pl.when(pl.col("pmid").is_in(train)).then(contexts(is_hidden))
     texts = rows.select(
         answer=words(pl.col("long_answer").fill_null("")),
-        hidden=words(
-            pl.when(is_trained)
-            .then(pl.col("contexts").list.eval(hidden.struct.field("text")).list.join(" "))
-            .fill_null("")
-        ),
+        shown=words(shown),
+        all=words(pl.concat_str(shown, hidden, separator=" ", ignore_nulls=True)),
     )
-    quotes = copied_shares(texts["answer"], texts["hidden"]) > 0
+    copied, of_shown = (copied_shares(texts["answer"], texts[given]) for given in ("all", "shown"))
     reason = pl.lit("its answer quotes a citation of another split")
-    return texts.select(reason=pl.when(quotes).then(reason)).to_series()
+    return texts.select(reason=pl.when(copied > of_shown).then(reason)).to_series()
 
 
 def _of_split(rows: pl.DataFrame, split: str) -> list[int]:

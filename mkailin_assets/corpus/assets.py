@@ -223,7 +223,7 @@ def assembled_corpus(  # noqa: PLR0917 (Dagster reads an asset's inputs from its
         "pairs_evaluated": assembly.kept.height + assembly.exclusions.height,
         "branches": len(evaluated_qa),
         "branches_without_pairs": f"{len(missing)} of {len(MESH_BRANCH_NAMES)}: {', '.join(missing)}",
-        "benchmark_items": counts(benchmark.table, "benchmark"),
+        "benchmark_items": counts(benchmark.table.unique(["benchmark", "item"]), "benchmark"),
         "refused_benchmark_items": benchmark.refused,
     }
     corpus = streamed(

@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from mkailin_assets.corpus.assembly import in_batches
 from mkailin_assets.corpus.assets import (
     corpus_recalls,
     distilled_contexts,
@@ -11,7 +12,7 @@ from mkailin_assets.corpus.assets import (
     generated_qa,
     ledgers_of,
 )
-from mkailin_assets.corpus.decontamination import normalised
+from mkailin_assets.corpus.decontamination import fingerprints_of, leaks, normalised
 from mkailin_assets.corpus.recalls import not_recalled, not_standing
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.metadata import none_may_be, preview
@@ -106,13 +107,11 @@ def some_pairs_are_kept(evaluated_qa: pl.DataFrame) -> dg.AssetCheckResult:
 def no_benchmark_item_is_trained_on(
     training_corpus: pl.LazyFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
-    """No example has the PMID or asks the question of a benchmark item, case and punctuation apart."""
-    benchmark = benchmark_items(benchmarks).table
-    asked = benchmark.select(normalised(pl.col("question"))).to_series().unique().implode()
-    examples = training_corpus.select("pmid", "branch", "question").collect()
-    leaks = pl.col("pmid").is_in(benchmark["pmid"].drop_nulls().unique().implode())
-    wrong = examples.filter(leaks | normalised(pl.col("question")).is_in(asked))
-    return none_may_be(wrong, "examples give a benchmark item away")
+    """No example gives a benchmark item away: by a PMID, a question, or words in a row; a second look."""
+    known = fingerprints_of(benchmark_items(benchmarks).table)
+    found = [leaks(examples, known) for examples in in_batches(training_corpus)]
+    wrong = pl.concat(found) if found else pl.DataFrame()
+    return none_may_be(wrong, "benchmark items are given away by examples")
 
 
 @dg.asset_check(asset=training_corpus_key)

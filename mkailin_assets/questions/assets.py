@@ -86,7 +86,10 @@ def question_exemplars(
     citations = exemplar_citations(records_of(findable(current_citations), pubmed_citations), asked.items)
     withdrawn = current_citations.filter(pl.col("state") != "current")["pmid"]
     exemplars = exemplars_of(citations, asked.items, benchmark, set(withdrawn))
-    return dg.Output(exemplars, metadata=_exemplar_metadata(exemplars, asked, benchmark.height))
+    return dg.Output(
+        exemplars,
+        metadata=_exemplar_metadata(exemplars, asked, benchmark.unique(["benchmark", "item"]).height),
+    )
 
 
 def _generator(role: Trainee) -> dg.AssetsDefinition:

@@ -30,7 +30,7 @@ MAX_REPEATED_SHARE = 0.05
 def exemplars_hold_no_benchmark(
     question_exemplars: pl.DataFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
-    """No exemplar that is used has a benchmark's citation or question; looked for word by word."""
+    """No exemplar that is used has a benchmark's citation or question; looked for a second time."""
     benchmark = benchmark_items(benchmarks).table
     return none_may_be(exemplar_leaks(question_exemplars, benchmark), "exemplars give a benchmark away")
 

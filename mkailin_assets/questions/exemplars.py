@@ -6,16 +6,14 @@ question: their document is the abstract, without title and conclusion.
 
 import hashlib
 import json
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict
 from itertools import chain
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from mkailin_assets.corpus.decontamination import NGRAM_WORDS, contamination, normalised
+from mkailin_assets.corpus.decontamination import contamination, fingerprints_of, leaks, normalised
 from mkailin_assets.pubmed.tables import PubmedRecord
 from mkailin_assets.questions.bioasq import BioASQItem
 from mkailin_assets.questions.candidates import document_of, fault_of_question, has_abstract
@@ -80,35 +78,24 @@ def question_exemplars(
 
 
 def exemplar_leaks(exemplars: pl.DataFrame, benchmark: pl.DataFrame) -> pl.DataFrame:
-    """The exemplars that are used and give a benchmark away: exemplar_id, pmid, question, leak (how).
+    """The exemplars that are used and give a benchmark away: exemplar_id, pmid, question and the item.
 
-    There must be none. It looks for the same as `contamination`, but word by word and with none of its code,
-    so that a fault there shows here.
+    There must be none. `leaks` looks for the same as `contamination` by other code, so that a fault there
+    shows here. `kind`, `benchmark` and `item` are of the first that is found.
     """
-    pmids = set(benchmark["pmid"].drop_nulls())
-    asked = {_words(question) for question in benchmark["question"]}
-    runs = {run for words in asked for run in _runs(words)}
-    begun: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for words in asked:
-        begun.setdefault(words[:NGRAM_WORDS], []).append(words)
-
-    def leak(row: Mapping[str, Any]) -> str | None:
-        question, document = _words(row["question"]), document_of(row)
-        if row["pmid"] in pmids:
-            return "its citation is one of the benchmark"
-        if question in asked:
-            return "its question is one of the benchmark"
-        if not runs.isdisjoint([*_runs(question), *_runs(_words(document.title))]):
-            return "its question or title has words of a benchmark question"
-        text = _words(text_of(document.sections))
-        for place, run in enumerate(_runs(text)):
-            if any(text[place : place + len(words)] == words for words in begun.get(run, ())):
-                return "its text holds a benchmark question"
-        return None
-
     used = exemplars.filter(pl.col("reason").is_null())
-    leaks = pl.Series("leak", [leak(row) for row in used.iter_rows(named=True)], dtype=pl.String)
-    return used.select("exemplar_id", "pmid", "question", leaks).drop_nulls("leak")
+    texts = [text_of(document_of(row).sections) for row in used.iter_rows(named=True)]
+    read = used.select(
+        "pmid",
+        "question",
+        "title",
+        example_id="exemplar_id",
+        context=pl.Series(texts, dtype=pl.String),
+        context_pmids=pl.lit([], pl.List(pl.Int64)),
+    )
+    found = leaks(read, fingerprints_of(benchmark)).unique("example_id", keep="first", maintain_order=True)
+    named = found.select("kind", "benchmark", "item", exemplar_id="example_id")
+    return used.select("exemplar_id", "pmid", "question").join(named, on="exemplar_id", maintain_order="left")
 
 
 class _Exemplar(NamedTuple):
@@ -193,11 +180,3 @@ def _repeats() -> pl.Expr:
 
 def _named(bioasq: Iterable[BioASQItem]) -> pl.Series:
     return pl.Series(sorted({pmid for item in bioasq for pmid in item.pmids}), dtype=pl.Int64)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower()))
-
-
-def _runs(words: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return [words[at : at + NGRAM_WORDS] for at in range(len(words) - NGRAM_WORDS + 1)]

@@ -3,6 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
+from mkailin_assets.release.verify import verify
 from mkailin_resources.hub import Hub
 from mkailin_resources.storage import Storage
 
@@ -17,11 +18,18 @@ class NoSuchRelease(ValueError):
     """There is no release of that name; the message lists those there are."""
 
 
+class DamagedRelease(ValueError):
+    """A release is not as it was made; the message says what is wrong with it."""
+
+
 @dg.op
 def upload_release(context: dg.OpExecutionContext, storage: Storage, hub: Hub, config: PublishConfig) -> None:
-    """Upload a release that is there, in one commit, tagged with its name."""
+    """Upload a release that is there and verifies, in one commit, tagged with its name."""
     hub.check()
-    uploaded = hub.upload(storage.local_folder(release_uri(storage, config.release)), context.log.info)
+    folder = storage.local_folder(release_uri(storage, config.release))
+    if findings := verify(folder):
+        raise DamagedRelease(f"{folder.name}: {findings[0].file}: {findings[0].found}; nothing was uploaded")
+    uploaded = hub.upload(folder, context.log.info)
     context.add_output_metadata(
         {
             "page": dg.MetadataValue.url(uploaded.url),
