@@ -38,6 +38,7 @@ from mkailin_assets.training import assets as training_assets
 from mkailin_assets.training import checks as training_checks
 from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.models.interface import TextGenerator
+from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.profiles import ENTAILMENT_MODEL, InvalidSetting, Settings, resources, told_of
 from mkailin_resources.trainees import Trainees
 
@@ -73,6 +74,8 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     answerer = _model("answer_model", handed_in)
     trainees: Trainees = handed_in["trainees"]
     judge: TextGenerator | None = handed_in[ENTAILMENT_MODEL]
+    tokenizer = ModelName.parse(settings.tokenizer).version() if settings.tokenizer else "corpus"
+    exceptions = json.dumps(dict(settings.licence_exceptions), sort_keys=True)
     judged_by = judge.version if judge else "no judge"
     rules: ColdStartRules = handed_in["mesh_rules"]
     scored = f"mesh={rules.score_version()}"
@@ -100,8 +103,8 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "evaluated_qa": f"{_told(handed_in['quality_rules'])} {scored} {judged_by}",
         "training_corpus": f"{benchmark} {_told(handed_in['corpus_rules'])}",
         "corpus_exclusions": f"{benchmark} {_told(handed_in['corpus_rules'])}",
-        "corpus_lengths": f"tokenizer={settings.tokenizer or 'corpus'}",
-        "corpus_release": f"form={settings.release_form} exceptions={sorted(settings.licence_exceptions)}",
+        "corpus_lengths": f"tokenizer={tokenizer}",
+        "corpus_release": f"form={settings.release_form} exceptions={exceptions}",
         "retrieval_report": f"{pubmedqa} {judged} retriever={settings.retriever}",
         "benchmark_report": f"{pubmedqa} {answerer}",
     }
@@ -147,7 +150,7 @@ def _judgements(folder: str) -> str:
 
 def _files(place: str, *files: Path) -> str:
     """The place, with sizes and times of its files: changes when they do; reads none."""
-    files = files or (Path(place), *sorted(Path(place).glob("*.json")))
+    files = files or (Path(place), *sorted(Path(place).rglob("*")))
     facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if place and path.is_file()]
     return f"{place} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if place else ""
 

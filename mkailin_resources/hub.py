@@ -96,7 +96,8 @@ class Hub(dg.ConfigurableResource):
             )
         else:
             commit = tagged
-            say(f"{url}: it is there already, commit {commit}")
+            later = "" if found.sha == commit else f"; main holds a later one, load it by revision={release}"
+            say(f"{url}: it is there already, commit {commit}{later}")
         return Uploaded(url, commit, len(files))
 
     def _dataset(self) -> "_Dataset":

@@ -273,23 +273,14 @@ def told_of(settings: Settings) -> dict[str, Any]:
         "branches": list(settings.branches),
         "encoder": Path(settings.encoder.name).name,
         "retriever": settings.retriever,
-        "models": {agent: _shown(name) for agent, name in settings.models.items()},
+        "models": {agent: name.shown for agent, name in settings.models.items()},
         "temperature": settings.temperature,
         "input_characters": settings.input_characters,
         "trains_agents": settings.trains_agents,
-        "bases": {trainee: base and _shown(base) for trainee, base in settings.bases.items()},
+        "bases": {trainee: base and base.shown for trainee, base in settings.bases.items()},
         "evaluator": settings.evaluator,
         "bioasq": bool(settings.bioasq),
     }
-
-
-def _shown(model: ModelName) -> str:
-    """A model without the place of a folder."""
-    if not model.is_folder and not model.adapter:
-        return str(model)
-    name = Path(model.name).name if model.is_folder else model.name
-    adapter = Path(model.adapter).name if model.adapter else ""
-    return str(ModelName(name, model.revision, adapter))
 
 
 def trainees(settings: Settings) -> Trainees:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from corpus_tables import became, context, corpus_of, current, evaluated, qa
 
-from mkailin_assets.corpus.assembly import CorpusRules
+from mkailin_assets.corpus.assembly import CorpusRules, PairsChanged, assemble, examples, streamed
 from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.quality import QualityRules
@@ -229,6 +229,48 @@ def test_a_question_asked_before_in_any_branch_stays_out() -> None:
         (2, "duplicate", "asks the same as PMID 1"),
         (3, "duplicate", "asks nearly the same as PMID 1"),
     ]
+
+
+def test_a_benchmark_citation_that_training_does_not_show_counts_too() -> None:
+    pmids = range(1, 200)
+    train = next(pmid for pmid in pmids if split_of(pmid) == "train")
+    test = next(pmid for pmid in pmids if split_of(pmid) == "test")
+    benchmark = benchmark_questions([(test, "Is water wet?")])
+    corpus, exclusions = assembled(qa(train, contexts=[context(test)]), benchmark=benchmark)
+    assert corpus.is_empty()
+    assert exclusions["reason"].to_list() == ["a context is a benchmark citation"]
+
+
+def test_a_row_in_the_table_of_another_branch_stays_out_with_a_reason() -> None:
+    row = qa(1, branch="C10")
+    corpus, exclusions = corpus_of(
+        {"C04": evaluated(row).lazy()}, current(row), NO_BENCHMARK, CorpusRules.model_validate({})
+    )
+    assert corpus.is_empty()
+    assert exclusions.select("pmid", "branch", "reason").rows() == [
+        (1, "C04", "source belongs to another branch now")
+    ]
+
+
+def test_pairs_that_were_made_again_meanwhile_are_not_mixed_with_those_decided_about() -> None:
+    before, after = qa(1), qa(1, long_answer="The trial shows that green tea protects everybody.")
+    rules = CorpusRules.model_validate({})
+    assembly = assemble({"C04": evaluated(before).lazy()}, current(before), NO_BENCHMARK, rules)
+    with pytest.raises(PairsChanged, match="partition C04: it changed"):
+        list(examples({"C04": evaluated(after).lazy()}, assembly.kept, rules))
+
+
+def test_a_streamed_table_is_read_as_any_other() -> None:
+    parts = [pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}), pl.DataFrame({"a": [3], "b": ["z"]})]
+    table = streamed(lambda: iter(parts), parts[0].schema)
+    assert table.collect().equals(pl.concat(parts))
+    assert table.select("b").head(2).collect()["b"].to_list() == ["x", "y"]
+    assert table.filter(pl.col("a") > 1).select("b").collect()["b"].to_list() == ["y", "z"]
+
+
+def test_a_decision_that_hardly_has_another_beside_it_keeps_its_rows() -> None:
+    rows = [qa(pmid, decision="maybe" if pmid == 3 else "yes") for pmid in range(1, 40)]
+    assert assembled(*rows)[0].height == 39
 
 
 def test_the_most_frequent_decision_is_held_to_its_share() -> None:

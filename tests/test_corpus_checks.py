@@ -20,6 +20,7 @@ from mkailin_assets.corpus.assets import (
 )
 from mkailin_assets.corpus.assets import generated_qa as generated_qa_asset
 from mkailin_assets.corpus.decontamination import benchmark_questions
+from mkailin_assets.corpus.lengths import corpus_lengths, tokenizer_of
 from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.corpus.recalls import ledger, recalls
 from mkailin_assets.corpus.tables import (
@@ -28,6 +29,7 @@ from mkailin_assets.corpus.tables import (
     DistilledQuestion,
     EvaluatedQA,
     GeneratedQA,
+    MeshCoverage,
     TrainingExample,
 )
 from mkailin_assets.mesh.tables import MeshDescriptor, MeshInformationContent
@@ -129,6 +131,34 @@ def test_a_held_out_citation_read_as_context_in_training_is_found() -> None:
     )
     reading = CORPUS.with_columns(split=pl.lit("train"), context_pmids=pl.lit([999_999], pl.List(pl.Int64)))
     assert not checks.no_citation_is_in_two_splits(pl.concat([reading, held_out]).lazy()).passed
+
+
+def test_lengths_that_leave_examples_out_are_found() -> None:
+    tokenizer, name = tokenizer_of(CORPUS.lazy(), "")
+    lengths = corpus_lengths([CORPUS], tokenizer, name, 4096)
+    assert checks.lengths_are_of_every_example(lengths, CORPUS.lazy()).passed
+    assert not checks.lengths_are_of_every_example(lengths, CORPUS.slice(1).lazy()).passed
+    assert not checks.lengths_are_of_every_example(lengths.with_columns(sequences=0), CORPUS.lazy()).passed
+
+
+def test_shares_that_do_not_add_up_are_found() -> None:
+    empty = MeshCoverage.create_empty()
+    assert checks.shares_add_up(empty).passed
+    rows = pl.DataFrame(
+        [
+            {"level": "branch", "place": place, "share_of_pubmed": 0.5, "share_of_corpus": 0.5}
+            for place in "ab"
+        ]
+    )
+    assert checks.shares_add_up(rows).passed
+    assert not checks.shares_add_up(rows.head(1)).passed
+
+
+def test_a_gap_that_the_corpus_fills_already_is_found() -> None:
+    gaps = pl.DataFrame({"descriptor_ui": ["D1"], "name": ["One"], "pmids": [[900, 901]]})
+    assert checks.what_fills_a_gap_is_not_in_the_corpus(gaps, CORPUS.lazy()).passed
+    filled = gaps.with_columns(pmids=pl.lit([900, CORPUS["pmid"][0]], pl.List(pl.Int64)))
+    assert not checks.what_fills_a_gap_is_not_in_the_corpus(filled, CORPUS.lazy()).passed
 
 
 def test_a_question_asked_twice_is_found() -> None:

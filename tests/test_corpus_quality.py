@@ -141,6 +141,15 @@ def test_rules_are_what_the_user_sets(rules: dict[str, Any], reason: str) -> Non
     assert one(QualityRules(**rules), changes, **known)["reasons"] == [reason]
 
 
+def test_a_question_that_never_finds_its_source_is_as_bad_as_one_that_finds_it_late() -> None:
+    nowhere = found({"pmid": 1, "question": qa(1)["question"]})
+    rules = QualityRules(max_source_rank=100)
+    assert one(rules, contexts=nowhere)["reasons"] == [
+        "question does not find its source among the first 100"
+    ]
+    assert "source" not in "".join(one(rules, {"question": None})["reasons"])
+
+
 def test_a_rule_that_is_off_keeps_what_it_would_drop() -> None:
     changes = {"long_answer": f"{TOPIC} \U0001f642 " * 100, "source_context": None}
     off = {

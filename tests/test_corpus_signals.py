@@ -1,6 +1,7 @@
 """What is measured of a question-answer pair."""
 
 import json
+import socket
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -274,7 +275,7 @@ def test_personal_data_is_found_and_named(text: str, kind: str) -> None:
         "Doses of 0.5, 1.25 and 2.5 mg/kg (n = 1,234; 95% CI 0.40-0.87; p = 0.0001).",
         "Grants R01-CA-123456, 81772345 and 2016YFC1302600; PD-0332991 and PF-04449913 640 mg.",
         "Choline acetyltransferase (EC 2.3.1.6) and insulysin (EC 3.4.24.56), SPSS 16.0.1.2.",
-        "CD4+ 350-500 cells, K+ 4.5 (3.5-5.5) mmol/l and 1518 +/- 1214, 1730 +/- 2368.",
+        "(CD4+350-500, CD8+ 350-500 cells), Na+ 140, K+ 4.5 mM; +1.5 (0.2); 1518 +/- 1214, 1730 +/- 2368.",
         "Telephone interviews at 6 and 12 months (n=1234) and phone surveys of 2,345 adults in 2012-2014.",
         "CAS 50-78-2; rs1234567890; chr17:41196312-41277500; ISBN 978-3-16-148410-0; 1:2:3:4:5:6:7:8.",
         "The IC50 @ 5 nM; an A@B test; 5@10.",
@@ -290,6 +291,19 @@ def test_of_real_sentences_none_holds_personal_data_but_with_an_address_or_telep
     held = sentences.filter(signals.personal_data(sentences).list.len() > 0)
     assert held.str.contains(r"@|(?i)\b(?:tel|fax|phone)\b").all()
     assert len(held) < 5
+
+
+def test_an_address_is_judged_without_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def connect(_: socket.socket, address: Any) -> None:
+        asked.append(address)
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    signals._recognizers.cache_clear()
+    assert signals.personal_data(pl.Series(["jane.doe@uni-koeln.de"])).to_list() == [["e-mail address"]]
+    assert not asked
 
 
 def test_a_pair_with_an_address_leaves_unless_that_is_wanted() -> None:

@@ -13,7 +13,8 @@ from asking import Writer, unpaid
 from small_release import small_facts, small_release
 
 from mkailin_assets.corpus.answers import generated_qa
-from mkailin_assets.corpus.assembly import CorpusRules, examples
+from mkailin_assets.corpus.assembly import CorpusRules, assemble, examples
+from mkailin_assets.corpus.decontamination import benchmark_questions
 from mkailin_assets.corpus.recalls import corpus_fingerprint
 from mkailin_assets.corpus.tables import DistilledContexts, DistilledQuestion, EvaluatedQA
 from mkailin_assets.pubmed.citations import read_pubmed_file
@@ -49,7 +50,7 @@ class Folders(NamedTuple):
 
 PAIRS, CONTEXTS = 48, 3
 LACKING, UPDATES = "pubmed26n0002", ("pubmed26n0005", "pubmed26n0006")
-RULES = CorpusRules(max_context_characters=3_000)
+RULES = CorpusRules(max_context_characters=3_000, min_duplicate_similarity=1, max_decision_share=1)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,20 @@ def corpus(nlm: Path, records: dict[str, pl.DataFrame]) -> pl.DataFrame:
     for number, (branch, answerer) in enumerate(answerers.items()):
         some = sources.gather_every(2, number)
         pairs = generated_qa(asked, contexts, some, shown, answerer, branch, unpaid)
-        evaluated[branch] = unmeasured(pairs.filter(pl.col("failure").is_null())).lazy()
-    kept = pl.concat(evaluated.values()).select("pmid", "branch").collect()
-    return pl.concat(examples(evaluated, kept, RULES))
+        evaluated[branch] = (
+            unmeasured(pairs.filter(pl.col("failure").is_null())).with_columns(kept=True).lazy()
+        )
+    home = {pmid: branch for branch, rows in evaluated.items() for pmid in rows.collect()["pmid"]}
+    current = citations.select(
+        "pmid",
+        "content_hash",
+        "pubmed_file",
+        state=pl.lit("current"),
+        home_branch=pl.col("pmid").replace_strict(home, default=None, return_dtype=pl.String),
+    )
+    assembly = assemble(evaluated, current, benchmark_questions([]), RULES)
+    assert assembly.kept.height == len(home)
+    return pl.concat(examples(evaluated, assembly.kept, RULES))
 
 
 def parsed(path: Path) -> pl.DataFrame:

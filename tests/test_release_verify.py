@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_tables import current, qa
 from small_release import (
+    ANSWERER,
     BENCHMARK_QUESTION,
     example,
     small_facts,
@@ -29,7 +30,7 @@ from mkailin_assets.release.croissant import croissant
 from mkailin_assets.release.facts import MANIFEST, Form, ReleaseFacts
 from mkailin_assets.release.findings import Finding, What
 from mkailin_assets.release.layout import SUMS, TAKEN_BACK, write_sums
-from mkailin_assets.release.verify import checks, main, taken_back_at, verify
+from mkailin_assets.release.verify import ROWS_AT_ONCE, checks, main, taken_back_at, verify
 from mkailin_resources.storage import Storage
 
 TRAIN = "data/instruction/train-00000-of-00001.parquet"
@@ -206,9 +207,10 @@ def test_texts_in_a_release_without_texts_are_found(tmp_path: Path) -> None:
 
 
 def test_a_data_file_that_is_missing_or_misnamed_is_found(release: Path) -> None:
-    (release / TRAIN).rename(release / TRAIN.replace("00000-of-00001", "00001-of-00002"))
-    resigned(release)
-    assert "should have data/instruction/train-00000-of-00001.parquet" in only(release, What.LAYOUT).found
+    data = (release / TRAIN).rename(release / TRAIN.replace("00000-of-00001", "00001-of-00002"))
+    assert f"should have {TRAIN}" in only(resigned(release), What.LAYOUT).found
+    data.unlink()
+    assert f"has no file of train, and should have {TRAIN}" in only(resigned(release), What.LAYOUT).found
 
 
 def test_template_text_in_the_card_is_found(release: Path) -> None:
@@ -282,9 +284,12 @@ def test_text_of_a_model_without_licence_is_found_unless_an_exception_is_stated(
     assert not verify(small_release(tmp_path / "allowed", facts=allowed))
 
 
-def test_a_model_that_wrote_and_is_not_in_the_manifest_is_found(tmp_path: Path) -> None:
-    release = small_release(tmp_path, changed(1, answerer="a stranger"))
-    assert "by a stranger" in only(release, What.WRITERS).found
+@pytest.mark.parametrize("change", [{"answerer": "a stranger"}, {"generator": ANSWERER}])
+def test_a_model_that_wrote_and_is_not_in_the_manifest_for_it_is_found(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    ((_, model),) = change.items()
+    assert f"by {model}" in only(small_release(tmp_path, changed(1, **change)), What.WRITERS).found
 
 
 @pytest.mark.parametrize(
@@ -293,7 +298,6 @@ def test_a_model_that_wrote_and_is_not_in_the_manifest_is_found(tmp_path: Path) 
         (TRAIN, lambda rows: rows.drop("language"), "language is absent"),
         (TRAIN, lambda rows: rows.with_columns(more=1), "more is none of its columns"),
         (TRAIN, lambda rows: rows.with_columns(pl.col("pmid").cast(pl.Int32)), "pmid is int32, not int64"),
-        (TEXTS, lambda rows: rows.select("text", "pmid", "branch", "example_id"), "in another order"),
         ("reports/taken_back.parquet", lambda rows: rows.drop("state"), "state is absent"),
         (
             "reports/coverage.parquet",
@@ -310,6 +314,13 @@ def test_a_table_with_other_columns_is_found(
     finding = only(resigned(release), What.COLUMNS)
     assert finding.file == name
     assert told in finding.found
+
+
+def test_the_order_of_columns_is_no_matter(release: Path) -> None:
+    for name in (TRAIN, TEXTS, "reports/taken_back.parquet", "reports/exclusions.parquet"):
+        table = pl.read_parquet(release / name)
+        pq.write_table(table.select(reversed(table.columns)).to_arrow(), release / name, store_schema=False)
+    assert not verify(resigned(release))
 
 
 @pytest.mark.parametrize("name", [TRAIN, "reports/taken_back.parquet"])
@@ -434,6 +445,7 @@ def test_a_held_out_citation_shown_in_training_is_found(tmp_path: Path) -> None:
     [
         {"question": BENCHMARK_QUESTION.lower()},
         {"context_pmids": [900_001]},
+        {"made_of": [{"use": "context", "pmid": 900_001, "content_hash": "read by the answerer alone"}]},
         {"source_context": f"We asked ourselves: {BENCHMARK_QUESTION} It was not clear."},
     ],
 )
@@ -497,6 +509,16 @@ def test_examples_of_more_than_one_batch_are_all_looked_at(tmp_path: Path) -> No
     findings = verify(small_release(tmp_path, rows))
     assert {finding.what for finding in findings} == {What.TEXTS}
     assert {finding.found.split(": ")[1] for finding in findings} == {ids[-1]}
+
+
+def test_texts_that_go_on_after_the_last_example_are_found(tmp_path: Path) -> None:
+    rows = pl.concat([training_examples(example(1))] * ROWS_AT_ONCE)
+    rows = rows.with_columns(example_id=pl.Series([f"{at:032x}" for at in range(rows.height)]))
+    release = small_release(tmp_path, rows)
+    texts = pl.read_parquet(release / TEXTS)
+    more = pl.concat([texts, texts.head(1)]).to_arrow()
+    pq.write_table(more, release / TEXTS, store_schema=False)
+    assert only(resigned(release), What.TEXTS).found == "has more examples than instruction"
 
 
 def test_newer_states_are_read_from_a_storage_a_folder_or_a_file(tmp_path: Path) -> None:

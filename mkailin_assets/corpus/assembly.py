@@ -37,7 +37,9 @@ class CorpusRules(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_context_characters: int = Field(6000, ge=100, description="Longer contexts are cut at a word")
+    max_context_characters: int = Field(
+        6000, ge=100, description="Longer contexts are cut at a word, in the instruction pair"
+    )
     min_duplicate_similarity: float = Field(
         0.8, ge=0.5, le=1, description="Jaccard similarity of two questions from which the later one leaves"
     )
@@ -49,6 +51,16 @@ class CorpusRules(BaseModel):
     max_decision_share: float = Field(
         0.9, gt=0, le=1, description="Largest share of the most frequent decision; 1: as it comes"
     )
+
+
+class PairsChanged(RuntimeError):
+    """The pairs of a branch were made again while the corpus was put together."""
+
+    def __init__(self, branch: str) -> None:
+        super().__init__(
+            f"evaluated_qa, partition {branch}: it changed while the corpus was put together; "
+            "materialize training_corpus again once no run makes it"
+        )
 
 
 @dataclass(frozen=True)
@@ -98,13 +110,25 @@ def assemble(
 def examples(
     evaluated: Mapping[str, pl.LazyFrame], kept: pl.DataFrame, rules: CorpusRules
 ) -> Iterator[pl.DataFrame]:
-    """The `TrainingExample` rows of the pairs in `kept`, some thousand at a time, by branch and PMID."""
+    """The `TrainingExample` rows of the pairs in `kept`, some thousand at a time, by branch and PMID.
+
+    Raises `PairsChanged` where `evaluated` no longer holds them as they were when `kept` was decided.
+    """
     for branch in sorted(evaluated):
-        wanted = kept.filter(branch=branch).select("pmid")
-        for rows in in_batches(evaluated[branch]):
-            chosen = rows.join(wanted, on="pmid", how="semi", maintain_order="left")
-            if not chosen.is_empty():
-                yield TrainingExample.validate(_as_examples(chosen, rules).drop("title"))
+        wanted = kept.filter(branch=branch).select("pmid", "example_hash")
+        found = 0
+        try:
+            for rows in in_batches(evaluated[branch]):
+                chosen = rows.join(wanted, on="pmid", how="semi", maintain_order="left")
+                made = _as_examples(chosen.with_columns(branch=pl.lit(branch)), rules).drop("title")
+                same = made.join(wanted, on=["pmid", "example_hash"], how="semi", maintain_order="left")
+                found += same.height
+                if not same.is_empty():
+                    yield TrainingExample.validate(same)
+        except pl.exceptions.PolarsError as error:
+            raise PairsChanged(branch) from error
+        if found < wanted.height:
+            raise PairsChanged(branch)
 
 
 def streamed(parts: Callable[[], Iterator[pl.DataFrame]], schema: pl.Schema) -> pl.LazyFrame:
@@ -138,7 +162,9 @@ def _surveyed(
     """What decides about each pair, without its texts: refused for itself, or with its digest."""
     columns, decontaminator = _nothing_surveyed().columns, Decontaminator(benchmark)
     for branch in sorted(evaluated):
-        for rows in in_batches(evaluated[branch]):
+        for read in in_batches(evaluated[branch]):
+            # The table's own branch: a row that says another is not at home here.
+            rows = read.with_columns(branch=pl.lit(branch))
             refused = _refused_by_evaluation(rows)
             yield _out(rows.filter(refused.is_not_null()), "evaluation", refused.drop_nulls()).select(columns)
             left = rows.filter(refused.is_null())
@@ -148,7 +174,9 @@ def _surveyed(
             for stage, reasons in (("source", stale), ("contamination", quoting)):
                 yield _out(rest.filter(reasons.is_not_null()), stage, reasons.drop_nulls()).select(columns)
             rest = rest.filter(stale.is_null() & quoting.is_null())
-            hits = decontaminator.of(rest.with_columns(text=_all_text()))
+            # Every citation that the answer was made from counts, those that training does not show, too.
+            cited = pl.col("made_of").list.eval(pl.element().struct.field("pmid"))
+            hits = decontaminator.of(rest.with_columns(text=_all_text(), context_pmids=cited))
             hit = pl.when(pl.col("reason").is_not_null()).then(pl.lit("contamination"))
             yield (
                 pl.concat([rest, hits.with_columns(stage=hit)], how="horizontal")
@@ -199,7 +227,8 @@ def quoting_held_out(rows: pl.DataFrame) -> pl.Series:
     is_hidden = ~one.field("pmid").is_in(train)
 
     def contexts(which: pl.Expr) -> pl.Expr:
-        return pl.col("contexts").list.eval(one.field("text").filter(which)).list.join(" ")
+        read = pl.concat_str(one.field("title"), one.field("text"), separator=" ", ignore_nulls=True)
+        return pl.col("contexts").list.eval(read.filter(which)).list.join(" ")
 
     shown = pl.concat_str(
         "source_context", "source_conclusion", contexts(~is_hidden), separator=" ", ignore_nulls=True

@@ -17,7 +17,7 @@ from mkailin_assets.corpus.lengths import corpus_lengths as count_lengths
 from mkailin_assets.corpus.lengths import tokenizer_of
 from mkailin_assets.corpus.quality import QualityRules, evaluate
 from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
-from mkailin_assets.corpus.signals import heading_specificity
+from mkailin_assets.corpus.signals import SIGNALS, heading_specificity
 from mkailin_assets.corpus.tables import (
     CorpusExclusion,
     CorpusLength,
@@ -215,8 +215,7 @@ def assembled_corpus(  # noqa: PLR0917 (Dagster reads an asset's inputs from its
     assembly = assemble(evaluated_qa, current_citations, benchmark.table, corpus_rules)
     name = corpus_fingerprint(assembly.kept)
     # Before the corpus: killed in between, there is a ledger too many, and never a corpus without one.
-    if storage.published_at(LEDGER, name) is None:
-        storage.write_table(ledger(assembly.kept), LEDGER, name)
+    storage.write_table(ledger(assembly.kept), LEDGER, name)
     missing = [branch for branch in MESH_BRANCH_NAMES if branch not in evaluated_qa]
     about: dict[str, Any] = {
         "corpus": name,
@@ -361,8 +360,25 @@ def _evaluated_metadata(evaluated: pl.DataFrame) -> dict[str, Any]:
         "dropped": counts(against, "reasons"),
         "answer_support": histogram("Answers that rest on their contexts", support, "share of content words"),
         "found_their_source": evaluated["source_rank"].is_not_null().sum(),
+        "entailment": counts(evaluated.filter(pl.col("entailment").is_not_null()), "entailment"),
+        "not_judged": counts(
+            evaluated.filter(pl.col("entailment_failure").is_not_null()).select(_kind("entailment_failure")),
+            "entailment_failure",
+        ),
+        "signals": preview(pl.concat(_spread(evaluated, name) for name in SIGNALS), rows=len(SIGNALS)),
         "preview": preview(evaluated.select("pmid", "question", "decision", "answer_support", "reasons")),
     }
+
+
+def _spread(evaluated: pl.DataFrame, signal: str) -> pl.DataFrame:
+    """How a signal is distributed over the pairs that have it."""
+    values = pl.col(signal).cast(pl.Float64)
+    return evaluated.select(
+        signal=pl.lit(signal),
+        pairs=values.count(),
+        mean=values.mean(),
+        **{f"{part:.0%}": values.quantile(part) for part in (0.1, 0.5, 0.9)},
+    )
 
 
 def _corpus_metadata(kept: pl.DataFrame) -> dict[str, Any]:

@@ -64,8 +64,8 @@ def over_represented_branches(
 def over_represented_decisions(rows: pl.DataFrame, share: float) -> pl.Series:
     """Why a row of the most frequent decision is one too many; null where it is not.
 
-    The share is one of the rows that decide something. Where there is one decision alone there is nothing
-    to balance it against, and all rows stay.
+    The share is one of the rows that decide something. Where it would cost the decision more than three
+    quarters of its rows, the others are too few to balance it against, and all stay.
     """
     kinds = rows["decision"].drop_nulls().value_counts().sort("count", "decision", descending=True)
     if kinds.height < 2 or share == 1:
@@ -73,6 +73,8 @@ def over_represented_decisions(rows: pl.DataFrame, share: float) -> pl.Series:
     most, count = kinds.row(0)
     # Rounding must not cost a row that the share allows.
     places = math.floor(share / (1 - share) * (kinds["count"].sum() - count) + 1e-9)
+    if places < count / 4:
+        return pl.Series("reason", [None] * rows.height, dtype=pl.String)
     turn = by_hash("balance").rank("ordinal").over("decision")
     reason = pl.lit(f"one {most} too many: {places} of them make {share:.0%}")
     return rows.select(

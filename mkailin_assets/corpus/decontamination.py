@@ -117,7 +117,8 @@ def fingerprints_of(benchmark: pl.DataFrame) -> pl.DataFrame:
     """The columns `FINGERPRINTS`: what `leaks` looks for, in digests that tell no question.
 
     `kind` is pmid, question or run (of eight words). Of a question that no text may hold, `start` is the
-    digest of its first five words. Who guesses all words of one can check the guess, and no more.
+    digest of its first five words. They show nothing, and keep no secret either: who knows how a question
+    begins can guess it on, word by word.
     """
     asked = _asked(benchmark)
     cited, runs = _cited(benchmark), _telling_runs(asked)

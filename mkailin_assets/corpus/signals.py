@@ -102,8 +102,7 @@ _DIGITS = r"\p{Nd}(?:[^\p{L}\p{Nd}]{0,4}\p{Nd}){5,17}"
 _PERSONAL = {
     "e-mail address": (r"[^\s@]{1,64}@[^\s@]{1,255}", "EmailRecognizer"),
     "telephone number": (
-        r"(?i)(?:\b(?:tel|(?:tele|cell)?phone|(?:tele)?fax|mobile|whatsapp)\b\P{Nd}{0,20}|(?:^|[\s(\[:])\+\(?)"
-        + _DIGITS,
+        r"(?i)(?:\b(?:tel|(?:tele|cell)?phone|(?:tele)?fax|mobile|whatsapp)\b\P{Nd}{0,20}|\+\(?)" + _DIGITS,
         "PhoneRecognizer",
     ),
     "credit card number": (

@@ -140,8 +140,8 @@ class EvaluatedQA(GeneratedQA, QualitySignals):
     reasons = dy.List(dy.String(), description="Every reason a row is not kept")
 
 
-class TrainingExample(QualitySignals):
-    """Rows to train on: deduplicated, decontaminated, balanced, split by source citation."""
+class Example(dy.Schema):
+    """What a model is trained on, and what it was made of."""
 
     example_id = dy.String(primary_key=True, description="Hash of PMID and question")
     example_hash = dy.String(description="Hash of all its texts")
@@ -164,6 +164,10 @@ class TrainingExample(QualitySignals):
     chosen_by = dy.String(nullable=True, description="What chose the question: a judge of two, or champion")
     answerer = dy.String(description="Model or agent that answered")
     prompt_version = dy.String(description="Version of the answerer's prompt or rules")
+
+
+class TrainingExample(Example, QualitySignals):
+    """Rows to train on: deduplicated, decontaminated, balanced, split by source citation."""
 
 
 class CorpusExclusion(dy.Schema):

@@ -166,7 +166,7 @@ def _of_json(file: BenchmarkFile, text: str) -> Iterator[_Entry]:
         return (_of_bioasq(str(place), record) for place, record in enumerate(read["questions"], 1))
     if any(isinstance(value, dict) and "QUESTION" in value for value in read.values()):
         return (_of_pubmedqa(pmid, value) for pmid, value in read.items())
-    if asks in read:
+    if asks in {str(name).lower() for name in read}:
         return iter([_of_record("1", read, asks)])
     raise file.refusal(f"a JSON object with the keys {_shown(read)}")
 

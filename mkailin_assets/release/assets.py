@@ -51,7 +51,7 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
     mesh_release: pl.DataFrame,
     raw_pubmed: dict[str, pl.DataFrame],
     pubmed_citations: dict[str, pl.LazyFrame],
-    current_citations: pl.DataFrame,
+    current_citations: pl.LazyFrame,
     benchmarks: BenchmarkFiles,
     publication: dg.ResourceParam[Publication],
     storage: Storage,
@@ -68,14 +68,15 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
     made_on = datetime.now(UTC).date().isoformat()
     facts = release_facts(training_corpus, tables, origins, publication, made_on)
     gate(facts.models)
-    told_exclusions = without_benchmark_text(corpus_exclusions)
+    known = fingerprints_of(benchmark_items(benchmarks).table)
+    told_exclusions = without_benchmark_text(corpus_exclusions, known)
     reports = {
         "exclusions": told_exclusions,
         "decontamination": told_exclusions.filter(stage="contamination"),
-        "recalls": corpus_recalls,
+        "recalls": without_benchmark_text(corpus_recalls, known),
         "coverage": mesh_coverage,
         "taken_back": sources.taken_back,
-        "benchmark_runs": fingerprints_of(benchmark_items(benchmarks).table),
+        "benchmark_runs": known,
     }
     if not storage.has_folder(RELEASES, facts.name):
         with TemporaryDirectory() as scratch:
@@ -121,5 +122,5 @@ def _release_metadata(uri: str, facts: ReleaseFacts, folder: Path) -> dict[str, 
         "models": preview(
             pl.DataFrame([use.model_dump() for use in facts.models], infer_schema_length=None), rows=20
         ),
-        "verify": f"make verify RELEASE={uri}",
+        "verify": f"make verify RELEASE={folder}",
     }

@@ -11,7 +11,10 @@ from mkailin_resources.storage import Storage
 
 @dg.asset_check(asset=corpus_release, blocking=True)
 def release_verifies(corpus_release: pl.DataFrame, storage: Storage) -> dg.AssetCheckResult:
-    """The current release is whole: hashes, schema, splits, no leak, nothing retracted."""
+    """The current release is whole: hashes, schema, splits, no leak, nothing retracted.
+
+    Of one that is not, remove the folder and materialize corpus_release again.
+    """
     uri = corpus_release.filter("is_current")["uri"][0]
     findings = verify(storage.local_folder(uri))
     found = pl.DataFrame(
@@ -19,7 +22,7 @@ def release_verifies(corpus_release: pl.DataFrame, storage: Storage) -> dg.Asset
         schema={"what": pl.String, "file": pl.String, "found": pl.String},
         orient="row",
     )
-    return none_may_be(found, f"findings in {uri}")
+    return none_may_be(found, f"findings in {uri}; where there are any, remove it and materialize it again")
 
 
 @dg.asset_check(asset=corpus_release, additional_ins={"training_corpus": dg.AssetIn("training_corpus")})

@@ -92,7 +92,8 @@ class ReleaseFacts(Fact):
     `corpus` is the fingerprint of the training corpus. `last_update_file` is the PubMed file with the
     highest number; what PubMed retracted or deleted is known up to it, which is the retraction cut-off, dated
     `retraction_cutoff` where the file's date is known. `excluded` is stage to reason to rows. `recalled` are
-    rows of earlier corpora that rest on what PubMed has taken back since.
+    rows of earlier corpora that rest on what PubMed has taken back since; `missing` those that could not be
+    put back in a copy that was rehydrated.
     """
 
     format: Literal["1"] = "1"
@@ -118,6 +119,7 @@ class ReleaseFacts(Fact):
     evaluated: int
     excluded: dict[str, dict[str, int]]
     recalled: int
+    missing: int = 0
     signals: dict[str, Spread]
     coverage: CoverageFacts
     lengths: list[LengthFacts]

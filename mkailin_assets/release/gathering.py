@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from mkailin_assets.corpus.decontamination import leaks
 from mkailin_assets.corpus.recalls import corpus_fingerprint
 from mkailin_assets.corpus.signals import SIGNALS
 from mkailin_assets.pubmed.current import file_order
@@ -170,15 +171,24 @@ def excluded(exclusions: pl.DataFrame) -> dict[str, dict[str, int]]:
     return found
 
 
-def without_benchmark_text(exclusions: pl.DataFrame) -> pl.DataFrame:
-    """`CorpusExclusion` as others may read it: which item a pair gives away, and no words of it.
+def without_benchmark_text(rows: pl.DataFrame, fingerprints: pl.DataFrame) -> pl.DataFrame:
+    """Excluded or recalled rows as others may read them: without questions and words of a benchmark.
 
-    Who trains on what is published would train on the benchmark.
+    Who trains on what is published would train on the benchmark. `fingerprints` as `leaks` takes them; a row
+    whose question gives an item away need not have been excluded for it, nor at a time when it was known.
     """
-    is_leak = pl.col("stage") == "contamination"
-    return exclusions.with_columns(
-        pl.when(~is_leak).then(pl.col(name)).alias(name) for name in ("question", "evidence")
+    asked = rows.select(
+        pl.int_range(pl.len()).cast(pl.String).alias("example_id"),
+        pl.col("question").fill_null(""),
+        pmid=pl.lit(0, pl.Int64),
+        context_pmids=pl.lit([], pl.List(pl.Int64)),
     )
+    leaking = leaks(asked, fingerprints)["example_id"].cast(pl.UInt32).unique()
+    is_leak = pl.int_range(pl.len(), dtype=pl.UInt32).is_in(leaking.implode())
+    if "stage" in rows.columns:
+        is_leak |= pl.col("stage") == "contamination"
+    told = [name for name in ("question", "evidence") if name in rows.columns]
+    return rows.with_columns(pl.when(~is_leak).then(pl.col(name)).alias(name) for name in told)
 
 
 def retraction_cutoff(last_file: pl.LazyFrame) -> str | None:

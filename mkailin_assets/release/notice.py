@@ -32,8 +32,9 @@ def licence_text(facts: ReleaseFacts) -> str:
         )
     else:
         of_others = (
-            "Titles and abstracts of citations are not in this release; a question may have words of a "
-            "title. Whoever puts them back takes them from a copy of PubMed of their own. They belong to "
+            "Titles and abstracts of citations are not in this release, but a question may be made of the "
+            "words of a title, or of a sentence of an abstract. This does not cover those words. Whoever "
+            "puts titles and abstracts back takes them from a copy of PubMed of their own. They belong to "
             "their authors or publishers, and may be under copyright."
         )
     terms = dict.fromkeys(

@@ -115,7 +115,7 @@ def rehydrate(release: Path, pubmed: Path, to: Path, log: Callable[[str], None])
         changes: dict[str, object] = {"form": "full", "name": f"{facts.name}-rehydrated"}
         if not lost.is_empty():
             lost.write_parquet(whole / MISSING, compression="zstd")
-            changes |= facts_of_rows(_without_texts(whole))
+            changes |= facts_of_rows(_without_texts(whole)) | {"missing": facts.rows - height}
         shutil.copytree(release / "reports", whole / "reports")
         describe(whole, facts.model_copy(update=changes))
         whole.rename(target)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import polars as pl
 
@@ -20,11 +21,12 @@ def sources_of(
     mesh_release: pl.DataFrame,
     raw_pubmed: Mapping[str, pl.DataFrame],
     pubmed_citations: Mapping[str, pl.LazyFrame],
-    current_citations: pl.DataFrame,
+    current_citations: pl.LazyFrame,
 ) -> Sources:
     """What `MeshRelease`, `RawPubmed`, `PubmedRecord` and `CurrentCitation` say of the sources."""
     year, name, url, sha256 = mesh_release.select("year", "name", "url", "sha256").row(0)
-    files = [row for frame in raw_pubmed.values() for row in frame.to_dicts()]
+    # What was fetched and not parsed yet has said nothing.
+    files = [row for key in pubmed_citations if key in raw_pubmed for row in raw_pubmed[key].to_dicts()]
     last = max(pubmed_citations, key=file_order, default=None)
     return Sources(
         mesh_year=year,
@@ -36,9 +38,9 @@ def sources_of(
             for file in files
         ],
         retraction_cutoff=None if last is None else retraction_cutoff(pubmed_citations[last]),
-        taken_back=current_citations.filter(pl.col("state") != "current").select(
-            "pmid", "state", "pubmed_file"
-        ),
+        taken_back=current_citations.filter(pl.col("state") != "current")
+        .select("pmid", "state", "pubmed_file")
+        .collect(),
     )
 
 
@@ -69,5 +71,7 @@ def seeds_of(storage: Storage) -> dict[str, int]:
 
 
 def _public(url: str) -> str | None:
-    """Where others find the file, too; None for a folder of this machine."""
-    return url.partition("?")[0] if url.startswith(("https://", "http://")) else None
+    """Where everybody finds the file: at NLM; None for a copy, whose address may be nobody's business."""
+    parts = urlsplit(url)
+    is_nlm = (parts.hostname or "").endswith((".nlm.nih.gov", ".ncbi.nlm.nih.gov"))
+    return f"https://{parts.hostname}{parts.path}" if is_nlm else None

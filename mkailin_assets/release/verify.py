@@ -177,15 +177,13 @@ def _check_columns(contents: Contents, schemas: Mapping[str, "pa.Schema"]) -> tu
 
 def _difference(wanted: "pa.Schema", found: "pa.Schema") -> str | None:
     """How columns differ from those that are wanted; None where they do not."""
-    if found.equals(wanted):
-        return None
     told = [f"{name} is absent" for name in wanted.names if name not in found.names]
     told += [f"{name} is none of its columns" for name in found.names if name not in wanted.names]
     for name in set(wanted.names) & set(found.names):
         types = [str(found.field(at).type) for at in found.get_all_field_indices(name)]
         if types != [str(wanted.field(name).type)]:
             told.append(f"{name} is {' and '.join(types)}, not {wanted.field(name).type}")
-    return "; ".join(sorted(told)[:MOST_TOLD]) or "its columns are in another order"
+    return "; ".join(sorted(told)[:MOST_TOLD]) or None
 
 
 class _Unreadable(Exception):
@@ -260,7 +258,8 @@ class _Reports:
         return Check(What.REPORTS, counted(len(_report_schemas()), "report"), findings)
 
     def _whole(self, name: str) -> pl.DataFrame:
-        return pl.concat([pl.DataFrame(schema=_report_schemas()[name]), *self._parts(name)])
+        empty = pl.DataFrame(schema=_report_schemas()[name])
+        return pl.concat([empty, *self._parts(name)], how="diagonal")
 
     def _parts(self, name: str, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         file = f"reports/{name}.parquet"
@@ -349,7 +348,7 @@ class _Examples:
         """The rows of a config and split, as many at a time whatever their files are; the last are fewer."""
         left: pl.DataFrame | None = None
         for rows in _read(self._folder, self._files[config, split]):
-            left = rows if left is None else pl.concat([left, rows])
+            left = rows if left is None else pl.concat([left, rows], how="diagonal")
             while left.height >= ROWS_AT_ONCE:
                 yield left.head(ROWS_AT_ONCE)
                 left = left.slice(ROWS_AT_ONCE)

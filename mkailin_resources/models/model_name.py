@@ -36,6 +36,12 @@ class ModelName:
         return f"{self.name}{revision}{f'+{self.adapter}' if self.adapter else ''}"
 
     @property
+    def shown(self) -> str:
+        """The name without the places of folders: where they lie is nobody's business."""
+        name, adapter = (_without_place(part) for part in (self.name, self.adapter))
+        return str(ModelName(name, self.revision, adapter))
+
+    @property
     def is_folder(self) -> bool:
         """Whether the name is that of a folder on this machine."""
         return Path(self.name).expanduser().is_dir()
@@ -62,6 +68,12 @@ class ModelName:
     def adapter_hash(self) -> str:
         """Hash of the adapter's files; empty where there is no adapter."""
         return _folder_hash(self.adapter) if self.adapter else ""
+
+
+def _without_place(name: str) -> str:
+    """The last part of a path on this machine or another; a hub's OWNER/NAME as it is."""
+    is_path = name.startswith(("/", "~", ".")) or Path(name).expanduser().is_dir()
+    return Path(name).name if is_path else name
 
 
 def _files(folder: str) -> list[Path]:

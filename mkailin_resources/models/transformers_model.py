@@ -38,8 +38,8 @@ class TransformersModel:
 
     @property
     def name(self) -> str:
-        """The model as it is asked for."""
-        return str(self.model)
+        """The model as it is asked for, without the place of a folder."""
+        return self.model.shown
 
     @property
     def version(self) -> str:
