@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -79,9 +78,9 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
         "benchmark_runs": known,
     }
     if not storage.has_folder(RELEASES, facts.name):
-        with TemporaryDirectory() as scratch:
+        with storage.scratch_folder("release") as scratch:
             # Not the scratch folder itself, which its owner alone may read.
-            (folder := Path(scratch) / facts.name).mkdir()
+            (folder := scratch / facts.name).mkdir()
             write_release(folder, training_corpus, facts, reports, coverage_picture(mesh_coverage))
             storage.publish_folder(folder, RELEASES, facts.name)
     uri = str(storage.path(RELEASES, facts.name))
