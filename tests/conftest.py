@@ -85,7 +85,7 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Distilled:
     """The sample distilled for three branches, once for all tests; they may add to it, not spoil it."""
     root = tmp_path_factory.mktemp("distilled")
     environment = sample_environment(root, "C04 C06 C08")
-    done = distill(environment)
+    done = distill(environment, "--release")
     assert done.returncode == 0, done.stdout + done.stderr
     return Distilled(environment, root / "tables", done.stdout)
 

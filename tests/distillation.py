@@ -20,13 +20,13 @@ class Distilled:
 
     def again(self, **changed: str) -> subprocess.CompletedProcess[str]:
         """Run the same command once more, with some settings changed."""
-        return distill({**self.environment, **changed})
+        return distill({**self.environment, **changed}, "--release")
 
 
-def distill(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """`make distill` without the environment part, in a process of its own."""
+def distill(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`make distill` without the environment part, in its own process; `--release`: `make release`."""
     return subprocess.run(
-        COMMAND,
+        [*COMMAND, *arguments],
         cwd=REPOSITORY,
         env=_with_home(environment),
         capture_output=True,

@@ -50,6 +50,11 @@ def test_another_branch_costs_that_branch_and_what_reads_all_branches(distilled:
         "training_corpus",
         "corpus_exclusions",
         "corpus_recalls",
+        "corpus_lengths",
+        "mesh_coverage",
+        "coverage_gaps",
+        "corpus_release",
+        "release_recalls",
         "finetuned_checkpoint",
         "benchmark_report",
     }

@@ -61,7 +61,13 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(wrong: dict[str, str], sai
             {"ENCODER": "e", "RETRIEVER": "dense"},
             {"candidate_contexts", "distilled_contexts", "retrieval_report", "evaluator_audit"},
         ),
-        ({"ENCODER": "e", "RETRIEVAL_BENCHMARK": "folder"}, {"retrieval_report"}),
+        (
+            {"ENCODER": "e", "RETRIEVAL_BENCHMARK": "folder"},
+            {
+                *("retrieval_report", "training_corpus", "corpus_exclusions"),
+                *("question_exemplars", "evaluator_checkpoint", "preferred_generator"),
+            },
+        ),
     ],
 )
 def test_a_changed_setting_makes_out_of_date_what_it_decides(

@@ -13,6 +13,7 @@ import pytest
 from tiny_corpus import training_example, training_examples
 
 from mkailin_assets.corpus.tables import TrainingExample
+from mkailin_assets.corpus.texts import example_hash
 from mkailin_assets.tables import table
 from mkailin_assets.trainer import TrainingDiverged
 from mkailin_assets.training import checkpoints, checks
@@ -132,6 +133,7 @@ def test_the_test_split_changes_no_fingerprint_and_any_training_text_does() -> N
     examples = training_examples()
     without_test = examples.filter(pl.col("split") != "test")
     reworded = examples.with_columns(context=pl.col("context") + " Again.")
+    reworded = reworded.with_columns(example_hash(reworded))
     assert fingerprint(without_test, SETTINGS) == fingerprint(examples, SETTINGS)
     assert fingerprint(reworded, SETTINGS) != fingerprint(examples, SETTINGS)
 

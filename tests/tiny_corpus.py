@@ -4,6 +4,7 @@ import polars as pl
 
 from mkailin_assets.corpus.chat import CONTEXT, DECIDE, QUESTION
 from mkailin_assets.corpus.tables import TrainingExample
+from mkailin_assets.corpus.texts import example_hash
 
 SUBSTANCES = ("amarin", "belosol", "corvane", "delphine", "esterol", "folanib")
 CONDITIONS = ("pain", "fever", "cough", "fatigue", "nausea")
@@ -27,7 +28,8 @@ def training_examples(
                 long_answer=f"{substance.title()} was no better than placebo against {condition}.",
             )
         )
-    return pl.DataFrame(rows, schema=TrainingExample.create_empty().schema)
+    examples = pl.DataFrame(rows, schema=TrainingExample.create_empty().schema)
+    return examples.with_columns(example_hash(examples))
 
 
 def training_example(
@@ -55,4 +57,8 @@ def training_example(
         "generator": "a test",
         "answerer": "a test",
         "prompt_version": "1",
+        "question_words": len(question.split()),
+        "answer_words": len(long_answer.split()),
+        "personal_data": [],
+        "odd_characters": 0,
     }
