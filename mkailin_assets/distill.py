@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mkailin_assets import automation
 from mkailin_assets.freshness import Freshness
-from mkailin_assets.generations import TABLES_OF_TEXTS
+from mkailin_assets.generations import TABLES_OF_AGENTS
 from mkailin_assets.gpu import set_pool_limit
 from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAGS, unbroken
 from mkailin_assets.progress import console
@@ -64,9 +64,7 @@ class Distillation:
         """Raise `ModelUnavailable` where a model is missing that as far as is known now has to be asked."""
         models = [model for model in agents(self._settings).values() if model.is_paid]
         branches = self._branches() if models else []
-        wanted: list[tuple[str, str | None]] = [
-            (name, one) for name in TABLES_OF_TEXTS if name != "evaluated_qa" for one in branches
-        ]
+        wanted: list[tuple[str, str | None]] = [(name, one) for name in TABLES_OF_AGENTS for one in branches]
         wanted.append(("benchmark_report", None))
         if models and any(self._freshness.reason(*table) for table in wanted):
             for model in models:

@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 from corpus_tables import TOPICS
 
-from mkailin_assets.corpus.assembly import split_of
 from mkailin_assets.corpus.decontamination import BENCHMARK, fingerprints_of
+from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.tables import CorpusExclusion, CorpusRecall, MeshCoverage, TrainingExample
 from mkailin_assets.corpus.texts import example_hash, example_texts
 from mkailin_assets.release.facts import (

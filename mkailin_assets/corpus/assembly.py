@@ -159,7 +159,7 @@ def in_batches(rows: pl.LazyFrame, size: int = ROWS_AT_ONCE) -> Iterator[pl.Data
 def _surveyed(
     evaluated: Mapping[str, pl.LazyFrame], current: pl.DataFrame, benchmark: pl.DataFrame, rules: CorpusRules
 ) -> Iterator[pl.DataFrame]:
-    """What decides about each pair, without its texts: refused for itself, or with its digest."""
+    """What decides about each pair, without its texts; refused for itself or not."""
     columns, decontaminator = _nothing_surveyed().columns, Decontaminator(benchmark)
     for branch in sorted(evaluated):
         for read in in_batches(evaluated[branch]):
@@ -207,7 +207,7 @@ def without_held_out_contexts(rows: pl.DataFrame) -> pl.DataFrame:
     What a citation concludes, the answer to a held-out question, must not be read in training.
     """
     split = pl.col("pmid").map_elements(split_of, return_dtype=pl.String)
-    shown = pl.element().filter(pl.element().struct.field("pmid").is_in(_of_split(rows, "train")))
+    shown = pl.element().filter(pl.element().struct.field("pmid").is_in(_trained_on(rows)))
     return rows.with_columns(split=split).with_columns(
         contexts=pl.when(pl.col("split") == "train")
         .then(pl.col("contexts").list.eval(shown))
@@ -222,7 +222,7 @@ def quoting_held_out(rows: pl.DataFrame) -> pl.Series:
     not copy more of its words, eight in a row, where these are added to what training shows. Takes
     `EvaluatedQA`.
     """
-    train = _of_split(rows, "train")
+    train = _trained_on(rows)
     one = pl.element().struct
     is_hidden = ~one.field("pmid").is_in(train)
 
@@ -244,10 +244,10 @@ def quoting_held_out(rows: pl.DataFrame) -> pl.Series:
     return texts.select(reason=pl.when(copied > of_shown).then(reason)).to_series()
 
 
-def _of_split(rows: pl.DataFrame, split: str) -> list[int]:
-    """The PMIDs of this split among sources and contexts."""
+def _trained_on(rows: pl.DataFrame) -> list[int]:
+    """The PMIDs of the split train among sources and contexts."""
     found = rows["contexts"].explode(empty_as_null=False).struct.field("pmid")
-    return [pmid for pmid in pl.concat([found, rows["pmid"]]).unique() if split_of(pmid) == split]
+    return [pmid for pmid in pl.concat([found, rows["pmid"]]).unique() if split_of(pmid) == "train"]
 
 
 def outdated(rows: pl.DataFrame, current: pl.DataFrame) -> pl.Series:

@@ -17,7 +17,7 @@ from mkailin_assets.corpus.lengths import corpus_lengths as count_lengths
 from mkailin_assets.corpus.lengths import tokenizer_of
 from mkailin_assets.corpus.quality import QualityRules, evaluate
 from mkailin_assets.corpus.recalls import corpus_fingerprint, ledger, recalls
-from mkailin_assets.corpus.signals import SIGNALS, heading_specificity
+from mkailin_assets.corpus.signals import SIGNALS, heading_specificity, spread_of
 from mkailin_assets.corpus.tables import (
     CorpusExclusion,
     CorpusLength,
@@ -29,11 +29,12 @@ from mkailin_assets.corpus.tables import (
     GeneratedQA,
     MeshCoverage,
     TrainingExample,
+    kind_of,
 )
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.generations import corpus_cost, generation_metadata
 from mkailin_assets.gpu import ON_GPU
-from mkailin_assets.mesh.hierarchy import MeshHierarchy
+from mkailin_assets.mesh.hierarchy import names_of
 from mkailin_assets.metadata import bars, counts, histogram, picture, preview
 from mkailin_assets.partitions import ALL_PARTITIONS, MESH_BRANCH_NAMES, mesh_branches
 from mkailin_assets.preferences.cold_start import ColdStartRules, question_scores, similarity_from
@@ -173,9 +174,8 @@ def evaluated_qa(  # noqa: PLR0917 (Dagster reads an asset's inputs from its par
     """Every generated pair with its quality signals and a verdict with all its reasons."""
     ask = generation.asking(context)
     judged = entailments(generated_qa, entailment_model, ask)
-    names = MeshHierarchy.from_descriptors(mesh_descriptors).names
     ic = mesh_information_content.select("descriptor_ui", f"{mesh_rules.ic_source}_ic").iter_rows()
-    specificity = heading_specificity(Mentions(names), dict(ic))
+    specificity = heading_specificity(Mentions(names_of(mesh_descriptors)), dict(ic))
     evaluated = evaluate(
         generated_qa, distilled_contexts, question_preferences, judged, specificity, quality_rules
     )
@@ -313,7 +313,7 @@ def ledgers_of(storage: Storage) -> dict[str, pl.LazyFrame]:
 
 def _distilled_metadata(questions: pl.DataFrame, champion: str) -> dict[str, Any]:
     asked = questions.filter(pl.col("question").is_not_null())
-    failed = questions.filter(pl.col("question").is_null()).select(_kind("failure"))
+    failed = questions.filter(pl.col("question").is_null()).select(kind_of("failure"))
     return {
         "citations": questions.height,
         "questions": asked.height,
@@ -338,7 +338,7 @@ def _context_metadata(contexts: pl.DataFrame, searched: int) -> dict[str, Any]:
 
 def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:
     answered = generated.filter(pl.col("failure").is_null())
-    failed = generated.filter(pl.col("failure").is_not_null()).select(_kind("failure"))
+    failed = generated.filter(pl.col("failure").is_not_null()).select(kind_of("failure"))
     return {
         "citations": generated.height,
         "answered": answered.height,
@@ -353,7 +353,7 @@ def _generated_metadata(generated: pl.DataFrame) -> dict[str, Any]:
 def _evaluated_metadata(evaluated: pl.DataFrame) -> dict[str, Any]:
     support = evaluated["answer_support"].drop_nulls().to_list()
     dropped = evaluated.filter(~pl.col("kept"))
-    against = dropped.select(pl.col("reasons").explode(empty_as_null=False)).select(_kind("reasons"))
+    against = dropped.select(pl.col("reasons").explode(empty_as_null=False)).select(kind_of("reasons"))
     return {
         "pairs": evaluated.height,
         "kept": evaluated.height - dropped.height,
@@ -362,23 +362,17 @@ def _evaluated_metadata(evaluated: pl.DataFrame) -> dict[str, Any]:
         "found_their_source": evaluated["source_rank"].is_not_null().sum(),
         "entailment": counts(evaluated.filter(pl.col("entailment").is_not_null()), "entailment"),
         "not_judged": counts(
-            evaluated.filter(pl.col("entailment_failure").is_not_null()).select(_kind("entailment_failure")),
+            evaluated.filter(pl.col("entailment_failure").is_not_null()).select(
+                kind_of("entailment_failure")
+            ),
             "entailment_failure",
         ),
-        "signals": preview(pl.concat(_spread(evaluated, name) for name in SIGNALS), rows=len(SIGNALS)),
+        "signals": preview(
+            pl.concat(evaluated.select(signal=pl.lit(name), **spread_of(name)) for name in SIGNALS),
+            rows=len(SIGNALS),
+        ),
         "preview": preview(evaluated.select("pmid", "question", "decision", "answer_support", "reasons")),
     }
-
-
-def _spread(evaluated: pl.DataFrame, signal: str) -> pl.DataFrame:
-    """How a signal is distributed over the pairs that have it."""
-    values = pl.col(signal).cast(pl.Float64)
-    return evaluated.select(
-        signal=pl.lit(signal),
-        pairs=values.count(),
-        mean=values.mean(),
-        **{f"{part:.0%}": values.quantile(part) for part in (0.1, 0.5, 0.9)},
-    )
 
 
 def _corpus_metadata(kept: pl.DataFrame) -> dict[str, Any]:
@@ -431,10 +425,9 @@ def _gap_metadata(coverage: Coverage) -> dict[str, Any]:
 
 
 def _exclusion_metadata(exclusions: pl.DataFrame) -> dict[str, Any]:
-    reason = _kind("reason").str.replace(r"PMID \d+", "another PMID")
     return {
         "by_stage": bars("Pairs that stay out, by stage", counts(exclusions, "stage")),
-        "by_reason": counts(exclusions.with_columns(reason), "reason"),
+        "by_reason": counts(exclusions.with_columns(kind_of("reason")), "reason"),
         "by_benchmark": counts(exclusions.filter(pl.col("benchmark").is_not_null()), "benchmark"),
         "preview": preview(exclusions.filter(pl.col("question").is_not_null())),
     }
@@ -448,8 +441,3 @@ def _recall_metadata(recalled: pl.DataFrame) -> dict[str, Any]:
         "by_reason": counts(recalled, "reason"),
         "preview": preview(recalled),
     }
-
-
-def _kind(column: str) -> pl.Expr:
-    """The reason alone, without the text it is about."""
-    return pl.col(column).str.split(": ").list.first()

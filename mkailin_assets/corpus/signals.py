@@ -128,6 +128,17 @@ _ODD = (
 )
 
 
+def spread_of(signal: str) -> dict[str, pl.Expr]:
+    """How a signal is distributed over the rows that have it: their number, mean, deciles 1, 5 and 9."""
+    values = pl.col(signal).cast(pl.Float64)
+    deciles = {"low": 0.1, "median": 0.5, "high": 0.9}
+    return {
+        "rows": values.count(),
+        "mean": values.mean(),
+        **{name: values.quantile(part) for name, part in deciles.items()},
+    }
+
+
 def words(text: pl.Expr) -> pl.Expr:
     """Lower-case words of a text in their order; a null text has none."""
     return text.fill_null("").str.to_lowercase().str.extract_all(WORD)

@@ -1,6 +1,7 @@
 """Tables of the corpus stage."""
 
 import dataframely as dy
+import polars as pl
 
 from mkailin_assets.questions.tables import ROLES, CandidateContexts
 from mkailin_assets.tables import one_of
@@ -15,6 +16,11 @@ STAGES = ("evaluation", "source", "contamination", "duplicate", "balance")
 # Who may have asked a question of the corpus: the generator of one of the candidates, or the champion itself.
 ASKERS = (*ROLES, "champion")
 COVERAGE_LEVELS = ("branch", "subtree", "depth")
+
+
+def kind_of(reason: str) -> pl.Expr:
+    """A column of reasons without the text or citation that each is about."""
+    return pl.col(reason).str.split(": ").list.first().str.replace(r"PMID \d+", "another PMID")
 
 
 def citations_made_of() -> dy.List:

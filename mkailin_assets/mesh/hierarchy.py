@@ -101,11 +101,9 @@ class MeshHierarchy:
 
     @classmethod
     def from_descriptors(cls, descriptors: pl.DataFrame) -> "MeshHierarchy":
-        """From table MeshDescriptor; a preferred name goes before an entry term of another descriptor."""
-        terms = descriptors.explode("entry_terms", empty_as_null=False).reverse()
-        names = dict(terms.select("entry_terms", "descriptor_ui").iter_rows())
-        names |= dict(descriptors.select("name", "descriptor_ui").iter_rows())
-        return cls(dict(descriptors.select("descriptor_ui", "tree_numbers").iter_rows()), names)
+        """From table MeshDescriptor."""
+        tree_numbers = dict(descriptors.select("descriptor_ui", "tree_numbers").iter_rows())
+        return cls(tree_numbers, names_of(descriptors))
 
     def __contains__(self, ui: object) -> bool:
         return ui in self._positions
@@ -172,6 +170,13 @@ class MeshHierarchy:
         parents = [tuple(dict.fromkeys(holders[up] for up in ups if up in holders)) for ups in above]
         roots = [position for position, ups in enumerate(above) if any(up not in holders for up in ups)]
         return parents, roots
+
+
+def names_of(descriptors: pl.DataFrame) -> dict[str, str]:
+    """UI of each name and entry term of table MeshDescriptor; a name goes before another's entry term."""
+    terms = descriptors.explode("entry_terms", empty_as_null=False).reverse()
+    names = dict(terms.select("entry_terms", "descriptor_ui").iter_rows())
+    return names | dict(descriptors.select("name", "descriptor_ui").iter_rows())
 
 
 def _closure(position: int, parents: list[tuple[int, ...]]) -> list[int]:

@@ -10,7 +10,7 @@ import polars as pl
 from mkailin_assets.corpus.assets import ledgers_of
 from mkailin_assets.corpus.coverage_picture import coverage_picture
 from mkailin_assets.corpus.decontamination import fingerprints_of
-from mkailin_assets.evaluation.benchmark_files import benchmark_items
+from mkailin_assets.evaluation.benchmark_files import benchmark_items, files_of
 from mkailin_assets.metadata import counts, preview
 from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.release.facts import ReleaseFacts
@@ -41,7 +41,6 @@ RELEASES = "releases"
     code_version="1",
 )
 def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
-    context: dg.AssetExecutionContext,
     training_corpus: pl.LazyFrame,
     corpus_exclusions: pl.DataFrame,
     corpus_recalls: pl.DataFrame,
@@ -57,7 +56,9 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
 ) -> dg.Output[pl.DataFrame]:
     """The corpus as a folder to publish: Parquet, dataset card, Croissant metadata, manifest, hashes."""
     sources = sources_of(mesh_release, raw_pubmed, pubmed_citations, current_citations)
-    origins = Origins(sources, benchmarks_of(benchmarks, corpus_exclusions), seeds_of(storage))
+    benchmark = benchmark_items(benchmarks).table
+    cleaned_of = benchmarks_of(files_of(benchmarks), benchmark, corpus_exclusions)
+    origins = Origins(sources, cleaned_of, seeds_of(storage))
     tables = {
         "corpus_exclusions": corpus_exclusions,
         "corpus_recalls": corpus_recalls,
@@ -67,7 +68,7 @@ def corpus_release(  # noqa: PLR0917 (Dagster reads an asset's inputs from its p
     made_on = datetime.now(UTC).date().isoformat()
     facts = release_facts(training_corpus, tables, origins, publication, made_on)
     gate(facts.models)
-    known = fingerprints_of(benchmark_items(benchmarks).table)
+    known = fingerprints_of(benchmark)
     told_exclusions = without_benchmark_text(corpus_exclusions, known)
     reports = {
         "exclusions": told_exclusions,

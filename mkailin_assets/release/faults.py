@@ -8,8 +8,8 @@ from collections.abc import Iterable, Set
 
 import polars as pl
 
-from mkailin_assets.corpus.assembly import split_of
 from mkailin_assets.corpus.decontamination import leaks
+from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.tables import TrainingExample
 from mkailin_assets.corpus.texts import example_hash, example_texts
 from mkailin_assets.release.facts import ModelUse

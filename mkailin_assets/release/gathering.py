@@ -11,7 +11,8 @@ import polars as pl
 
 from mkailin_assets.corpus.decontamination import leaks
 from mkailin_assets.corpus.recalls import corpus_fingerprint
-from mkailin_assets.corpus.signals import SIGNALS
+from mkailin_assets.corpus.signals import SIGNALS, spread_of
+from mkailin_assets.corpus.tables import kind_of
 from mkailin_assets.pubmed.current import file_order
 from mkailin_assets.release.facts import (
     BenchmarkFacts,
@@ -30,8 +31,12 @@ COPIED = 0.9
 # Of a generator or judge that is no model: rules of MeSH, or the trained generator that a row names itself.
 _NO_MODEL = ("cold start", "champion")
 _PACKAGES = ("mkailin", "polars", "dagster", "lancedb", "rensa", "transformers", "torch")
-_EXAMPLE = (
+# What `facts_of_rows` counts.
+COUNTED = (
     *("example_id", "example_hash", "pmid", "branch", "split", "decision", "context_pmids"),
+    *SIGNALS,
+)
+_WRITERS = (
     *("generator", "question_prompt_version", "chosen_by", "answerer", "prompt_version", "entailment_judge"),
 )
 
@@ -95,7 +100,7 @@ def release_facts(
     `LicenceRefused` for an exception without a reason.
     """
     sources = origins.sources
-    rows = corpus.select(*_EXAMPLE, *SIGNALS).collect()
+    rows = corpus.select(*COUNTED, *_WRITERS).collect()
     exclusions = tables["corpus_exclusions"]
     facts: dict[str, Any] = {
         "form": publication.form,
@@ -137,7 +142,11 @@ def facts_of_rows(rows: pl.DataFrame) -> dict[str, Any]:
         "citations": rows["pmid"].n_unique(),
         "context_citations": rows["context_pmids"].explode(empty_as_null=False).n_unique(),
         "copied_answers": int((rows["copied_share"] >= COPIED).sum()),
-        "signals": {name: spread for name in SIGNALS if (spread := _spread(rows[name]))},
+        "signals": {
+            name: Spread(**spread)
+            for name in SIGNALS
+            if (spread := rows.select(**spread_of(name)).row(0, named=True))["rows"]
+        },
     }
 
 
@@ -163,8 +172,9 @@ def models_of(rows: pl.DataFrame, exceptions: Mapping[str, str]) -> list[ModelUs
 
 def excluded(exclusions: pl.DataFrame) -> dict[str, dict[str, int]]:
     """Stage to reason to rows; a reason without the text or citation that it is about."""
-    kind = pl.col("reason").str.split(": ").list.first().str.replace(r"PMID \d+", "another PMID")
-    counted = exclusions.group_by("stage", kind).len().sort("len", "reason", descending=[True, False])
+    counted = (
+        exclusions.group_by("stage", kind_of("reason")).len().sort("len", "reason", descending=[True, False])
+    )
     found: dict[str, dict[str, int]] = {}
     for stage, reason, rows in counted.iter_rows():
         found.setdefault(stage, {})[reason] = rows
@@ -201,15 +211,6 @@ def retraction_cutoff(last_file: pl.LazyFrame) -> str | None:
 def _counts(values: pl.Series) -> dict[str, int]:
     counted = values.value_counts(name="rows").sort("rows", values.name, descending=[True, False])
     return dict(counted.iter_rows())
-
-
-def _spread(values: pl.Series) -> Spread | None:
-    known = values.drop_nulls().cast(pl.Float64)
-    if known.is_empty():
-        return None
-    low, median, high = (float(known.quantile(part) or 0.0) for part in (0.1, 0.5, 0.9))
-    mean = float(known.mean() or 0.0)  # type: ignore[arg-type]
-    return Spread(rows=known.len(), mean=mean, low=low, median=median, high=high)
 
 
 def _coverage(coverage: pl.DataFrame) -> CoverageFacts:

@@ -1,16 +1,15 @@
 """What a corpus was made from: files and their hashes, benchmarks it is clean of, seeds of its models."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
 import polars as pl
 
-from mkailin_assets.evaluation.benchmark_files import benchmark_items, files_of
+from mkailin_assets.evaluation.benchmark_files import BenchmarkFile
 from mkailin_assets.pubmed.current import file_order
 from mkailin_assets.release.facts import BenchmarkFacts, SourceFile
 from mkailin_assets.release.gathering import Sources, retraction_cutoff
-from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.storage import Storage
 
 # The models that were trained before the corpus was made, and may have written or judged it.
@@ -44,9 +43,14 @@ def sources_of(
     )
 
 
-def benchmarks_of(benchmarks: BenchmarkFiles, exclusions: pl.DataFrame) -> list[BenchmarkFacts]:
-    """The benchmarks that a corpus was kept clean of, and how many pairs each of them cost."""
-    named = benchmark_items(benchmarks).table.select("benchmark", "item").unique()
+def benchmarks_of(
+    files: Iterable[BenchmarkFile], asked: pl.DataFrame, exclusions: pl.DataFrame
+) -> list[BenchmarkFacts]:
+    """The benchmarks that a corpus was kept clean of, and how many pairs each of them cost.
+
+    Takes their files, their items (columns `BENCHMARK`) and `CorpusExclusion`.
+    """
+    named = asked.select("benchmark", "item").unique()
     items = dict(named["benchmark"].value_counts().iter_rows())
     removed = dict(exclusions["benchmark"].drop_nulls().value_counts().iter_rows())
     return [
@@ -55,7 +59,7 @@ def benchmarks_of(benchmarks: BenchmarkFiles, exclusions: pl.DataFrame) -> list[
             items=items.get(file.name, 0),
             removed=removed.get(file.name, 0),
         )
-        for file in files_of(benchmarks)
+        for file in files
     ]
 
 

@@ -4,7 +4,7 @@ from typing import get_args
 
 import dataframely as dy
 
-from mkailin_assets.corpus.tables import SPLITS
+from mkailin_assets.corpus.tables import CorpusRecall
 from mkailin_assets.release.facts import Form
 from mkailin_assets.tables import one_of
 
@@ -26,16 +26,8 @@ class CorpusRelease(dy.Schema):
     is_current = dy.Bool(description="Whether it is that of the corpus as it stands")
 
 
-class ReleaseRecall(dy.Schema):
+class ReleaseRecall(CorpusRecall):
     """Rows of releases that rest on what PubMed has taken back since, and what trained on them."""
 
     release = dy.String(primary_key=True, description="Name of the release that holds the row")
-    example_id = dy.String(primary_key=True, description="Key of the row in it")
-    pmid = dy.Int64(min=1, description="Source citation")
-    branch = dy.String(description="Home branch of the source")
-    split = one_of(SPLITS, description="Split of the row")
-    question = dy.String(description="The question")
-    cited_pmid = dy.Int64(primary_key=True, min=1, description="Citation that changed: source or context")
-    reason = dy.String(primary_key=True, description="source or context retracted, deleted, revised since")
-    pubmed_file = dy.String(nullable=True, description="File that said so; null if in none any longer")
     trained_on = dy.List(dy.String(), description="Checkpoints that were trained or validated on the row")

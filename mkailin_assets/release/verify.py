@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from mkailin_assets.corpus.decontamination import FINGERPRINTS
-from mkailin_assets.corpus.signals import SIGNALS
 from mkailin_assets.corpus.tables import (
     SPLITS,
     CorpusExclusion,
@@ -50,7 +49,7 @@ from mkailin_assets.release.folder import (
     data_files,
 )
 from mkailin_assets.release.forms import configs_of, schema_of
-from mkailin_assets.release.gathering import excluded, facts_of_rows
+from mkailin_assets.release.gathering import COUNTED, excluded, facts_of_rows
 from mkailin_assets.release.layout import TAKEN_BACK, as_read
 from mkailin_assets.release.licence_gate import LicenceRefused, gate
 
@@ -59,11 +58,6 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 2_000
 _BUFFER = 1 << 20
-# What a manifest counts in the examples.
-_COUNTED = (
-    *("example_id", "example_hash", "pmid", "branch", "split", "decision", "context_pmids"),
-    *SIGNALS,
-)
 _OF_EXAMPLES = list(What)[list(What).index(What.VALUES) :]
 
 
@@ -286,7 +280,7 @@ class _Examples:
         self._configs = configs_of(facts.form)
         self._files = {place: [name for name in names if name in readable] for place, names in data.items()}
         self._is_whole = self._files == data
-        self._kept = [TrainingExample.create_empty().select(_COUNTED)]
+        self._kept = [TrainingExample.create_empty().select(COUNTED)]
         # By check, file and kind of fault: how many, and what is told of the first few.
         self._count = Counter[tuple[What, str, str]]()
         self._told: dict[tuple[What, str, str], list[str]] = {}
@@ -356,7 +350,7 @@ class _Examples:
             yield left
 
     def _look(self, rows: pl.DataFrame, fingerprints: pl.DataFrame, taken_back: pl.DataFrame) -> None:
-        self._kept.append(rows.select(_COUNTED))
+        self._kept.append(rows.select(COUNTED))
         faults, sound = out_of_range(rows)
         self._note(What.VALUES, faults)
         self._note(What.TEXTS, with_other_texts(sound))
