@@ -7,6 +7,8 @@ from mkailin_assets.tables import one_of
 _LOW, _HIGH = "Lower end of the 95% interval", "Upper end of the 95% interval"
 AUDIT_SOURCES = ("pubmedqa", "title")
 DISTRACTORS = ("other branch", "same branch")
+FORMS = ("likelihood", "generation", "baseline")
+METRICS = ("accuracy", "macro_f1", "bits_per_byte")
 RETRIEVERS = ("lexical", "dense", "hybrid", "tuned dense", "tuned hybrid")
 
 
@@ -14,21 +16,75 @@ def _score(what: str) -> dy.Float64:
     return dy.Float64(min=0, max=1, description=what)
 
 
-class BenchmarkResult(dy.Schema):
-    """Accuracy of one model on one benchmark under one protocol, with 95% intervals."""
+class BenchmarkAnswer(dy.Schema):
+    """What one model said to one item of one task, and whether it is right."""
 
-    benchmark = dy.String(primary_key=True, description="Name of the benchmark file")
-    protocol = dy.String(
-        primary_key=True, description="reasoning_required (with contexts) or question_only (without)"
+    benchmark = dy.String(primary_key=True, description="Name of the benchmark file, or corpus")
+    task = dy.String(primary_key=True, description="What was asked: a task file of the same name")
+    form = one_of(
+        FORMS,
+        primary_key=True,
+        description="likelihood: the likeliest answer; generation: what it wrote; baseline: no model",
     )
-    model = dy.String(primary_key=True, description="majority, extractive agents, base or finetuned")
-    items = dy.Int64(min=1, description="Questions asked")
-    accuracy = _score("Share answered as the experts did")
-    accuracy_low = _score(_LOW)
-    accuracy_high = _score(_HIGH)
-    macro_f1 = _score("Mean F1 of yes, no and maybe")
-    macro_f1_low = _score(_LOW)
-    macro_f1_high = _score(_HIGH)
+    model = dy.String(
+        primary_key=True,
+        description="base, pretrained, finetuned, the agent that answers, or random, majority, human",
+    )
+    item = dy.String(primary_key=True, description="Item of the benchmark: its PMID or id")
+    gold = dy.String(nullable=True, description="Right answer: yes, no, maybe, or A to D; null: none to give")
+    answer = dy.String(nullable=True, description="Answer of the model; null: it gave none")
+    right = dy.Bool(nullable=True, description="Whether they are the same; null: there is nothing to choose")
+    nats = dy.Float64(
+        nullable=True, description="Negative log-likelihood of the item's text, where that is the task"
+    )
+    utf8_bytes = dy.Int64(nullable=True, min=0, description="UTF-8 bytes of that text")
+    written = dy.String(nullable=True, description="What it wrote, where it wrote")
+    failure = dy.String(nullable=True, description="Why it gave no answer")
+    model_fingerprint = dy.String(nullable=True, description="What decides the model; null: a baseline")
+    tokenizer_sha256 = dy.String(
+        nullable=True, description="SHA-256 of its tokenizer and chat template; null: it has none"
+    )
+    task_fingerprint = dy.String(description="Hash of task file, items, prompts and harness")
+
+
+class BenchmarkResult(dy.Schema):
+    """A score of one model on one task, over all its items or a cohort of them, with its 95% interval."""
+
+    benchmark = dy.String(primary_key=True, description="Name of the benchmark file, or corpus")
+    task = dy.String(primary_key=True, description="What was asked")
+    form = one_of(FORMS, primary_key=True, description="likelihood, generation, or baseline: no model")
+    cohort = dy.String(primary_key=True, description="all, a period of publication, or a MeSH heading")
+    model = dy.String(primary_key=True, description="base, pretrained, finetuned, an agent or a baseline")
+    metric = one_of(
+        METRICS,
+        primary_key=True,
+        description="accuracy; macro_f1 of yes, no and maybe; bits_per_byte of a text, lower is better",
+    )
+    items = dy.Int64(min=1, description="Items asked")
+    failures = dy.Int64(min=0, description="Items without an answer; they count as wrong")
+    value = dy.Float64(min=0, description="The score")
+    low = dy.Float64(min=0, description=_LOW)
+    high = dy.Float64(min=0, description=_HIGH)
+
+
+class BenchmarkComparison(dy.Schema):
+    """How far one model is ahead of another on the same items, with its 95% interval."""
+
+    benchmark = dy.String(primary_key=True, description="Name of the benchmark file, or corpus")
+    task = dy.String(primary_key=True, description="What was asked")
+    form = one_of(FORMS, primary_key=True, description="likelihood or generation")
+    cohort = dy.String(primary_key=True, description="all, a period of publication, or a MeSH heading")
+    metric = one_of(METRICS, primary_key=True, description="accuracy, macro_f1 or bits_per_byte")
+    model = dy.String(primary_key=True, description="Whose lead it is")
+    other = dy.String(primary_key=True, description="Over whom")
+    items = dy.Int64(min=1, description="Items that both were asked")
+    difference = dy.Float64(description="Score of the model minus that of the other")
+    low = dy.Float64(description="Lower end of its 95% interval, paired bootstrap over the items")
+    high = dy.Float64(description=_HIGH)
+    better = dy.Bool(nullable=True, description="Whether it is better by more than chance; null: neither is")
+    mcnemar = dy.Float64(
+        nullable=True, min=0, max=1, description="p of McNemar's exact test; null: not an accuracy"
+    )
 
 
 class RetrievalResult(dy.Schema):
