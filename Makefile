@@ -23,7 +23,7 @@ endef
 # The sample, unless a setting points elsewhere.
 dev_source = $(if $(strip $(MKAILIN_NLM_URL)),$(MKAILIN_NLM_URL),$(if $(strip $(MKAILIN_STORAGE)$(MKAILIN_PUBMED_FILES)$(MKAILIN_PUBMED_QUERY)),nlm,sample))
 
-.PHONY: help env vllm-env demo distill release verify rehydrate dev test lint clean
+.PHONY: help env vllm-env demo distill release verify rehydrate ablate serve export fetch-benchmarks dev test lint clean
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -58,13 +58,25 @@ demo: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/demo)
 demo: env ## the whole lineage over the sample that ships with the project
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill --release
 
-distill release: export MKAILIN_NLM_URL := $(or $(MKAILIN_NLM_URL),nlm)
-distill release: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/pubmed)
+distill release ablate: export MKAILIN_NLM_URL := $(or $(MKAILIN_NLM_URL),nlm)
+distill release ablate serve export: export MKAILIN_STORAGE := $(or $(MKAILIN_STORAGE),$(CURDIR)/data/pubmed)
 distill: env ## the whole lineage over your PubMed files and MeSH branches
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill
 
 release: env ## the same, and the corpus as a folder to publish
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill --release
+
+ablate: env ## distill, and the models without one of the agents each, beside the one with all
+	@$(with_home) $(BIN)/python -m mkailin_assets.distill --ablate
+
+serve: env ## talk to the fine-tuned model: an OpenAI-compatible endpoint on 127.0.0.1:8000 (PORT=...)
+	@exec $(BIN)/python -m mkailin_assets.training.serve $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --port $(or $(PORT),8000)
+
+export: env ## the fine-tuned model as one folder, adapter and base merged: TO=folder
+	@$(BIN)/python -m mkailin_assets.training.export "$(TO)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")
+
+fetch-benchmarks: env ## fetch the public benchmarks from the Hugging Face hub: TO=folder
+	@$(BIN)/python -m mkailin_assets.evaluation.fetch "$(TO)"
 
 verify: env ## check a release offline: RELEASE=folder
 	@$(BIN)/python -m mkailin_assets.release.verify $(if $(RELEASE),"$(RELEASE)")

@@ -1,8 +1,9 @@
-"""LoRA adapters: their base, what trainings of them share, and the folder that comes of one.
+"""What trainings of language models share: base, adapters, arguments, and the folder that comes of one.
 
 adapter/        LoRA weights, safetensors; over the small random Llama also its embeddings, trained in full
-base/           only where the base is that small Llama: model and tokenizer
-training.json   an `AdapterRecord` or what is made from it
+model/          instead of an adapter: a model all of whose weights were trained, and its tokenizer
+base/           where the base is a model of the platform's own: that model and its tokenizer
+training.json   a `CheckpointRecord`
 
 On a CPU trainings are in single precision. On a GPU the base is in bfloat16, or in 4 bits where bitsandbytes
 is installed (QLoRA, arXiv 2305.14314); there two trainings need not give the same weights.
@@ -22,19 +23,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, Field
 
 from mkailin_assets.trainer import TrainingCourse
-from mkailin_assets.training.checkpoints import PACKAGES, RECORD, WEIGHTS
-from mkailin_assets.training.embedded_llama import build_base
+from mkailin_assets.training.embedded_llama import SMALL, Shape, build_base
 from mkailin_assets.training.tokenizer import train_tokenizer
 from mkailin_resources.models import model_files
 from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.training_checkpoints import sha256
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig, PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-BASE = "base"
-ADAPTER = Path(WEIGHTS).parent.name
+BASE, ADAPTER, MODEL = "base", "adapter", "model"
+RECORD = "training.json"
+WEIGHTS = f"{ADAPTER}/adapter_model.safetensors"
+PACKAGES = ("torch", "transformers", "peft", "trl", "tokenizers")
 # A head that writes text, or one number for a text (a reward).
 Head = Literal["CAUSAL_LM", "SEQ_CLS"]
 
@@ -70,16 +73,14 @@ class NewAdapterTuning(AdapterTuning):
     lora_alpha: int = Field(default=16, ge=1, description="Scale of the adapters: alpha / rank")
 
 
-class AdapterRecord(BaseModel):
+class CheckpointRecord(BaseModel):
     """What a checkpoint's `training.json` says, whatever was trained."""
 
-    name: str = Field(description="What it is: domain, general, evaluator, preferred")
+    name: str = Field(description="What it is: domain, evaluator, finetuned ...")
     fingerprint: str = Field(description="Hash of base, data, settings, seed and recipe; names the folder")
-    recipe: str
-    base: str = Field(description="Base model; empty: the small Llama in the folder itself")
+    recipe: str = Field(description="Version of the code that trained it")
+    base: str = Field(description="Base model; empty: a small Llama of random weights")
     revision: str = Field(description="Commit of a base on the hub, hash of the content of a folder")
-    prompt: str = Field(description="Version of the prompt it was trained to read")
-    max_characters: int = Field(description="Characters of a document that the prompt showed")
     parameters: int
     trained_parameters: int
     course: TrainingCourse
@@ -87,7 +88,14 @@ class AdapterRecord(BaseModel):
     sha256: dict[str, str] = Field(description="Of each file beside training.json")
 
 
-Record = TypeVar("Record", bound=AdapterRecord)
+class AdapterRecord(CheckpointRecord):
+    """The same of an adapter that reads a prompt of ours."""
+
+    prompt: str = Field(description="Version of the prompt it was trained to read")
+    max_characters: int = Field(description="Characters of a document that the prompt showed")
+
+
+Record = TypeVar("Record", bound=CheckpointRecord)
 
 
 def fingerprint(*made_of: Any) -> str:
@@ -96,19 +104,25 @@ def fingerprint(*made_of: Any) -> str:
     return hashlib.blake2b(payload.encode(), digest_size=16).hexdigest()
 
 
-def window(model: "PreTrainedModel | PeftModel", settings: AdapterTuning) -> int:
-    """Tokens of a training example: as the settings say, but no more than the base can read."""
-    limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def window(config: "PretrainedConfig", settings: AdapterTuning) -> int:
+    """Tokens of a training example: as the settings say, but no more than a base of that config can read."""
+    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
     return min(settings.max_length, limit or settings.max_length)
 
 
 def make_base(texts: Iterable[str], vocabulary: int, max_length: int, seed: int, folder: Path) -> None:
     """Write a small Llama of random weights and a tokenizer learnt from the texts, to `base/` of a folder."""
+    write_base(train_tokenizer(texts, vocabulary), SMALL, max_length, seed, folder)
+
+
+def write_base(
+    tokenizer: "PreTrainedTokenizerFast", shape: Shape, max_length: int, seed: int, folder: Path
+) -> None:
+    """Write a small Llama of random weights for the tokenizer, and that, to `base/` of a folder."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of each file that is written
-    tokenizer = train_tokenizer(texts, vocabulary)
-    build_base(tokenizer, max_length, seed).save_pretrained(folder / BASE)
+    build_base(tokenizer, shape, max_length, seed).save_pretrained(folder / BASE)
     tokenizer.save_pretrained(folder / BASE)
 
 
@@ -142,8 +156,25 @@ def load_tokenizer(base: ModelName, head: Head = "CAUSAL_LM") -> "PreTrainedToke
     return tokenizer
 
 
-def load_base(base: ModelName, head: Head, seed: int) -> "PreTrainedModel":
-    """A base to put adapters on; a head for rewards is drawn by the seed. Raises `ModelUnavailable`."""
+def can_hold_in_4_bits() -> bool:
+    """Whether there is a GPU here, and bitsandbytes."""
+    import torch
+
+    return torch.cuda.is_available() and find_spec("bitsandbytes") is not None
+
+
+def load_base(
+    base: ModelName,
+    head: Head,
+    seed: int,
+    in_4_bits: bool | None = None,
+    dtype: "torch.dtype | None" = None,
+) -> "PreTrainedModel":
+    """A base to train, or to put adapters on; a head for rewards is drawn by the seed.
+
+    Unless told otherwise in 4 bits where that can be, else in bfloat16 on a GPU and single precision on a
+    CPU. Raises `ModelUnavailable`.
+    """
     import torch
     from transformers import (
         AutoModelForCausalLM,
@@ -154,9 +185,9 @@ def load_base(base: ModelName, head: Head, seed: int) -> "PreTrainedModel":
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    on_gpu = torch.cuda.is_available()
-    options: dict[str, Any] = {"dtype": torch.bfloat16 if on_gpu else torch.float32}
-    if on_gpu and find_spec("bitsandbytes"):
+    usual = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    options: dict[str, Any] = {"dtype": dtype or usual}
+    if can_hold_in_4_bits() if in_4_bits is None else in_4_bits:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -262,10 +293,10 @@ def labels_alone() -> Iterator[None]:
         utils._use_triton = chosen
 
 
-def adapter_trainer(trainer: Any) -> Any:
-    """A trainer of TRL that calls nobody, and whose checkpoints hold the adapter that is trained, no more."""
+def own_trainer(trainer: Any) -> Any:
+    """A trainer of TRL that calls nobody, and whose checkpoints hold what is trained, no more."""
 
-    class AdapterTrainer(trainer):
+    class OwnTrainer(trainer):
         def _send_telemetry(self) -> None:
             """TRL 1.16 reports each training to the Hub unless a variable was set before its import."""
 
@@ -273,17 +304,33 @@ def adapter_trainer(trainer: Any) -> Any:
             """No card: nobody would read it."""
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            assert output_dir is not None
-            _save_adapter(self.model, Path(output_dir))
+            from peft import PeftModel
 
-    return AdapterTrainer
+            assert output_dir is not None
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            if isinstance(model, PeftModel):
+                _save_adapter(model, Path(output_dir), state_dict)
+            else:
+                model.save_pretrained(output_dir, state_dict=state_dict)
+
+    return OwnTrainer
 
 
 def write_adapter(model: "PeftModel", base: ModelName, folder: Path) -> dict[str, str]:
     """Write the trained adapter to `adapter/` of a folder; SHA-256 of all files that the folder has then."""
+    name_base(model, base, folder)
+    _save_adapter(model, folder / ADAPTER)
+    return files_of(folder)
+
+
+def name_base(model: "PeftModel", base: ModelName, folder: Path) -> None:
+    """Let an adapter that is to be written to `adapter/` of a folder say what it sits on."""
     embedded = (folder / BASE).is_dir()
     model.peft_config["default"].base_model_name_or_path = f"../{BASE}" if embedded else base.name
-    _save_adapter(model, folder / ADAPTER)
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files of a folder, which then can be read by everybody."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
         path.chmod(0o644)  # safetensors 0.8 writes files that only their owner can read
@@ -299,11 +346,16 @@ def described(model: "PeftModel", base: ModelName, folder: Path) -> dict[str, An
         "revision": "" if embedded else model_files.identity(base)[1],
         "parameters": parameters,
         "trained_parameters": trained,
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": packages(),
     }
 
 
-def write_record(record: AdapterRecord, folder: Path) -> None:
+def packages() -> dict[str, str]:
+    """Versions of the packages that decide the last digits of weights."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def write_record(record: CheckpointRecord, folder: Path) -> None:
     """Write `training.json`, last of a checkpoint's files."""
     (folder / RECORD).write_text(record.model_dump_json(indent=2))
 
@@ -315,7 +367,7 @@ def read_record(folder: Path, kind: type[Record]) -> Record:
 
 def altered_files(folder: Path) -> list[str]:
     """The files of a checkpoint that are not as its record says, or missing."""
-    listed = read_record(folder, AdapterRecord).sha256
+    listed = read_record(folder, CheckpointRecord).sha256
     return [
         name
         for name, digest in listed.items()
@@ -325,22 +377,30 @@ def altered_files(folder: Path) -> list[str]:
 
 def model_of(folder: Path) -> ModelName:
     """How the model of a checkpoint is asked for."""
+    if (folder / MODEL).is_dir():
+        return ModelName(str(folder / MODEL))
     adapter = str(folder / ADAPTER)
     if (folder / BASE).is_dir():
         return ModelName(str(folder / BASE), "", adapter)
-    record = read_record(folder, AdapterRecord)
-    base = ModelName(record.base)
-    return ModelName(record.base, "" if base.is_folder else record.revision, adapter)
+    return replace(named_base(read_record(folder, CheckpointRecord)), adapter=adapter)
 
 
 def base_of(folder: Path) -> ModelName:
-    """The base of a checkpoint."""
+    """What the adapter of a checkpoint sits on."""
     return replace(model_of(folder), adapter="")
 
 
-def _save_adapter(model: "PeftModel", folder: Path) -> None:
+def named_base(record: CheckpointRecord) -> ModelName:
+    """The base that a record names, as it was."""
+    base = ModelName(record.base)
+    return base if base.is_folder else replace(base, revision=record.revision)
+
+
+def _save_adapter(model: "PeftModel", folder: Path, state_dict: Any = None) -> None:
     # "auto" would ask the Hub whether the base's vocabulary was resized.
-    model.save_pretrained(str(folder), selected_adapters=["default"], save_embedding_layers=False)
+    model.save_pretrained(
+        str(folder), selected_adapters=["default"], save_embedding_layers=False, state_dict=state_dict
+    )
     (folder / "README.md").unlink()  # PEFT's template of a model card, unfilled
     config = folder / "adapter_config.json"
     # A set in PEFT: in another process it would be written in another order.

@@ -114,12 +114,25 @@ learn_job = dg.define_asset_job(
         "corpus_recalls",
         "mesh_coverage",
         "coverage_gaps",
+        "pretrained_checkpoint",
         "finetuned_checkpoint",
+        "benchmark_answers",
         "benchmark_report",
+        "benchmark_comparisons",
         "retrieval_report",
         "evaluator_audit",
     ),
     description="Assemble the corpus over all branches, train on it, and measure.",
+)
+ablation_job = dg.define_asset_job(
+    "ablation",
+    selection=dg.AssetSelection.assets("ablated_corpus", "ablated_checkpoint"),
+    description="The corpus and the model with one agent taken out, at an equal budget of tokens.",
+)
+ablation_report_job = dg.define_asset_job(
+    "compare_ablations",
+    selection=dg.AssetSelection.assets("ablation_report"),
+    description="What each agent is worth: the ablated models beside the one with all agents.",
 )
 release_job = dg.define_asset_job(
     "release",
@@ -142,6 +155,8 @@ jobs = [
     distill_branch_job,
     fill_branch_job,
     learn_job,
+    ablation_job,
+    ablation_report_job,
     release_job,
 ]
 

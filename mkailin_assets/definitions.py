@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
+from mkailin_assets.ablation import assets as ablation_assets
+from mkailin_assets.ablation import checks as ablation_checks
 from mkailin_assets.automation import daily, fill_thinnest_branches, jobs
 from mkailin_assets.corpus import assets as corpus_assets
 from mkailin_assets.corpus import checks as corpus_checks
@@ -17,6 +19,7 @@ from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.evaluation import assets as evaluation_assets
 from mkailin_assets.evaluation import checks as evaluation_checks
 from mkailin_assets.evaluation.judgements import BEIR_FILES
+from mkailin_assets.evaluation.rules import EvaluationRules
 from mkailin_assets.generations import prune_generations
 from mkailin_assets.mesh import assets as mesh_assets
 from mkailin_assets.mesh import checks as mesh_checks
@@ -36,6 +39,7 @@ from mkailin_assets.retrieval import assets as retrieval_assets
 from mkailin_assets.retrieval import checks as retrieval_checks
 from mkailin_assets.training import assets as training_assets
 from mkailin_assets.training import checks as training_checks
+from mkailin_assets.training.recipes import NoRecipe, Recipe, recipe_of
 from mkailin_resources.embeddings.interface import EncoderSettings
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.models.model_name import ModelName
@@ -52,6 +56,7 @@ ASSET_MODULES = [
     release_assets,
     training_assets,
     evaluation_assets,
+    ablation_assets,
 ]
 CHECK_MODULES = [
     mesh_checks,
@@ -63,6 +68,7 @@ CHECK_MODULES = [
     release_checks,
     training_checks,
     evaluation_checks,
+    ablation_checks,
 ]
 
 
@@ -78,6 +84,7 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
     exceptions = json.dumps(dict(settings.licence_exceptions), sort_keys=True)
     judged_by = judge.version if judge else "no judge"
     rules: ColdStartRules = handed_in["mesh_rules"]
+    recipe = f"recipe={json.dumps(handed_in['recipe'].model_dump(), sort_keys=True)}"
     scored = f"mesh={rules.score_version()}"
     taught = f"mesh={rules.version()}"
     found = f"{scored} retriever={settings.retriever}"
@@ -106,7 +113,14 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "corpus_lengths": f"tokenizer={tokenizer}",
         "corpus_release": f"form={settings.release_form} exceptions={exceptions}",
         "retrieval_report": f"{pubmedqa} {judged} retriever={settings.retriever}",
-        "benchmark_report": f"{pubmedqa} {answerer}",
+        "pretrained_checkpoint": recipe,
+        "finetuned_checkpoint": recipe,
+        "benchmark_answers": f"{benchmark} {answerer} {_told(handed_in['evaluation_rules'])}",
+        "benchmark_report": benchmark,
+        "benchmark_comparisons": benchmark,
+        "ablated_corpus": f"{benchmark} {answerer} {_told(handed_in['corpus_rules'])}",
+        "ablated_checkpoint": recipe,
+        "ablation_report": f"{benchmark} {_told(handed_in['evaluation_rules'])}",
     }
 
 
@@ -125,12 +139,20 @@ def _rules(kind: type[Rules], variable: str, given: Mapping[str, Any]) -> Rules:
 
 
 def _all_rules(settings: Settings) -> dict[str, BaseModel]:
-    """What a person may set of how questions are scored, pairs are judged, and the corpus is put together."""
+    """What a person may set of how questions are scored, pairs judged, corpus assembled and models asked."""
     return {
         "mesh_rules": _rules(ColdStartRules, "MESH_RULES", settings.mesh_rules),
         "quality_rules": _rules(QualityRules, "QUALITY_RULES", settings.quality_rules),
         "corpus_rules": _rules(CorpusRules, "CORPUS_RULES", settings.corpus_rules),
+        "evaluation_rules": _rules(EvaluationRules, "EVALUATION_RULES", settings.evaluation_rules),
     }
+
+
+def _recipe(settings: Settings) -> Recipe:
+    try:
+        return recipe_of(settings.recipe)
+    except NoRecipe as error:
+        raise InvalidSetting(f"MKAILIN_RECIPE: {error}") from error
 
 
 def _told(rules: BaseModel) -> str:
@@ -174,7 +196,12 @@ def definitions(settings: Settings) -> dg.Definitions:
         rules={name.removesuffix("_rules"): one.model_dump(mode="json") for name, one in rules.items()},
         settings=told_of(settings),
     )
-    handed_in = {**resources(settings), **rules, "publication": publication}
+    handed_in = {
+        **resources(settings),
+        **rules,
+        "publication": publication,
+        "recipe": _recipe(settings),
+    }
     added = code_versions(settings, handed_in)
 
     assets = [

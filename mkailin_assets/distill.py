@@ -1,4 +1,4 @@
-"""`make demo` and `make distill`: bring the whole lineage up to date, through Dagster, in this process.
+"""`make demo`, `distill`, `release`, `ablate`: bring the lineage up to date through Dagster, in this process.
 
 What is up to date is left alone (`freshness`), so a run that was killed is taken up where it stopped.
 """
@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mkailin_assets import automation
+from mkailin_assets.ablation.ablations import ABLATIONS
 from mkailin_assets.freshness import Freshness
 from mkailin_assets.generations import TABLES_OF_AGENTS
 from mkailin_assets.gpu import set_pool_limit
@@ -40,7 +41,7 @@ from mkailin_resources.storage import Storage
 ANSWERS_SHOWN = 3
 # Their materialization needs the bases that are trained, and the model that judges.
 TRAINED_AGENTS = ("domain_generator", "general_generator", "evaluator_checkpoint", "preferred_generator")
-REPORT = ("reports", "benchmark_report.md")
+REPORTS = ("benchmark_report", "ablation_report")
 
 
 class Incomplete(Exception):
@@ -65,7 +66,7 @@ class Distillation:
         models = [model for model in agents(self._settings).values() if model.is_paid]
         branches = self._branches() if models else []
         wanted: list[tuple[str, str | None]] = [(name, one) for name in TABLES_OF_AGENTS for one in branches]
-        wanted.append(("benchmark_report", None))
+        wanted.append(("benchmark_answers", None))
         if models and any(self._freshness.reason(*table) for table in wanted):
             for model in models:
                 model.check()
@@ -75,8 +76,8 @@ class Distillation:
         if any(self._freshness.reason(name, None) for name in TRAINED_AGENTS):
             trainees(self._settings).check()
 
-    def run(self, files: Sequence[str], release: bool = False) -> None:
-        """Bring every stage up to date, the release too if it is asked for.
+    def run(self, files: Sequence[str], release: bool = False, ablate: bool = False) -> None:
+        """Bring every stage up to date, the release and the ablations too if they are asked for.
 
         Raises `Incomplete` where what follows would have no ground.
         """
@@ -98,6 +99,10 @@ class Distillation:
         if release:
             self._require_success()
             self._stage(automation.release_job.name, [None])
+        if ablate:
+            self._require_success()
+            self._stage(automation.ablation_job.name, ABLATIONS)
+            self._stage(automation.ablation_report_job.name, [None])
 
     def _stage(self, job: str, partitions: Sequence[str | None], is_needed: bool = False) -> None:
         """Materialize what is out of date; `is_needed`: nothing below can be made without it."""
@@ -185,7 +190,8 @@ class Distillation:
         if release is not None:
             say(f"{'release':<12}{release.filter('is_current')['uri'][0]}")
         corpus_path = self._storage.table_path("training_corpus", None)
-        for what, path in (("corpus", corpus_path), ("report", self._storage.path(*REPORT))):
+        reports = [("report", self._storage.path("reports", f"{name}.md")) for name in REPORTS]
+        for what, path in (("corpus", corpus_path), *reports):
             if path.exists():
                 say(f"{what:<12}{path}")
         say(f"{'benchmark':<12}{self._settings.pubmedqa}")
@@ -279,6 +285,9 @@ def main() -> int:
     parser.add_argument(
         "--release", action="store_true", help="end with a release of the corpus: a folder to publish"
     )
+    parser.add_argument(
+        "--ablate", action="store_true", help="end with models that were trained without one of the agents"
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.from_environment()
@@ -291,7 +300,9 @@ def main() -> int:
     if not os.environ.get("DAGSTER_HOME"):
         say("DAGSTER_HOME is unset: use `make demo` or `make distill`, which set it", "red")
         return 2
-    return _register(settings) if arguments.register_files else _distill(settings, arguments.release)
+    if arguments.register_files:
+        return _register(settings)
+    return _distill(settings, arguments.release, arguments.ablate)
 
 
 def _register(settings: Settings) -> int:
@@ -306,7 +317,7 @@ def _register(settings: Settings) -> int:
     return 0
 
 
-def _distill(settings: Settings, release: bool) -> int:
+def _distill(settings: Settings, release: bool, ablate: bool) -> int:
     from mkailin_assets.definitions import defs
 
     began = time.monotonic()
@@ -319,7 +330,7 @@ def _distill(settings: Settings, release: bool) -> int:
             say(error, "red")
             return 2
         try:
-            distillation.run(register_files(instance, settings), release)
+            distillation.run(register_files(instance, settings), release, ablate)
         except NlmError as error:
             say(error, "red")
             return 1

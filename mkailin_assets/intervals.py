@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 RESAMPLES = 5000
 SEED = 20
+_DRAWN_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,41 +35,94 @@ def columns_of(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> Estimate:
-    """Share of equal decisions, with Wilson's score interval (Wilson 1927)."""
+def share(right: int, of: int) -> Estimate:
+    """So many of so many, with Wilson's score interval (Wilson 1927)."""
     from scipy.stats import binomtest
 
-    right = sum(one == other for one, other in zip(gold, predicted, strict=True))
-    interval = binomtest(right, len(gold)).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-    return Estimate(right / len(gold), float(interval.low), float(interval.high))
+    interval = binomtest(right, of).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    return Estimate(right / of, float(interval.low), float(interval.high))
 
 
-def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> Estimate:
-    """Mean F1 of yes, no and maybe, 0 for one that neither side uses; seeded bootstrap interval."""
-    return _bootstrap([gold, predicted], macro_f1_of_counts)
+def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> Estimate:
+    """Share of equal decisions, with Wilson's interval."""
+    return share(sum(one == other for one, other in zip(gold, predicted, strict=True)), len(gold))
+
+
+def macro_f1(
+    gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str] = DECISIONS
+) -> Estimate:
+    """Mean F1 of the labels, 0 for one that neither side uses; seeded bootstrap interval.
+
+    What is none of the labels, or no answer, misses the right one and is no label's false find.
+    """
+    return _bootstrap(gold, [predicted], labels, macro_f1_of_counts)
 
 
 def paired_differences(
-    gold: Sequence[str], ours: Sequence[str], theirs: Sequence[str]
+    gold: Sequence[str],
+    ours: Sequence[str | None],
+    theirs: Sequence[str | None],
+    labels: Sequence[str] = DECISIONS,
 ) -> dict[str, Estimate]:
     """Lead of our accuracy and macro-F1 over theirs on the same items; seeded bootstrap intervals."""
+    right = [(one == label, other == label) for label, one, other in zip(gold, ours, theirs, strict=True)]
+    only = (right.count((True, False)), right.count((False, True)))
+    return {
+        "accuracy": share_difference(*only, len(right)),
+        "macro_f1": macro_f1_difference(gold, ours, theirs, labels),
+    }
 
-    def difference(statistic: Callable[["np.ndarray"], "np.ndarray"]) -> Estimate:
-        return _bootstrap(
-            [gold, ours, theirs],
-            lambda counts: statistic(counts.sum(axis=-1)) - statistic(counts.sum(axis=-2)),
-        )
 
-    return {"accuracy": difference(accuracy_of_counts), "macro_f1": difference(macro_f1_of_counts)}
+def share_difference(only_ours: int, only_theirs: int, of: int) -> Estimate:
+    """Lead of our share over theirs, of items that one of us alone has right; seeded bootstrap interval."""
+    import numpy as np
+
+    lead = np.array([1, -1, 0])
+    counts = np.array([only_ours, only_theirs, of - only_ours - only_theirs])
+    drawn = np.random.default_rng(SEED).multinomial(of, counts / of, size=RESAMPLES)
+    return _percentiles(counts @ lead / of, drawn @ lead / of)
+
+
+def macro_f1_difference(
+    gold: Sequence[str],
+    ours: Sequence[str | None],
+    theirs: Sequence[str | None],
+    labels: Sequence[str] = DECISIONS,
+) -> Estimate:
+    """Lead of our macro-F1 over theirs on the same items; seeded bootstrap interval."""
+    return _bootstrap(
+        gold,
+        [ours, theirs],
+        labels,
+        lambda counts: macro_f1_of_counts(counts.sum(axis=-1)) - macro_f1_of_counts(counts.sum(axis=-2)),
+    )
+
+
+def mcnemar(only_ours: int, only_theirs: int) -> float:
+    """p of McNemar's exact test (McNemar 1947) of items that one of us alone has right; 1 where none is."""
+    from scipy.stats import binomtest
+
+    discordant = only_ours + only_theirs
+    return float(binomtest(only_ours, discordant, 0.5).pvalue) if discordant else 1.0
 
 
 def mean(values: Sequence[float]) -> Estimate:
     """Mean of what each item has; seeded bootstrap interval."""
+    return ratio(values, [1.0] * len(values))
+
+
+def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
+    """Sum of the parts over that of the wholes, an item having one of each; seeded bootstrap interval."""
     import numpy as np
 
-    items = len(values)
-    drawn = np.random.default_rng(SEED).integers(items, size=(RESAMPLES, items))
-    return _percentiles(np.mean(values), np.asarray(values)[drawn].mean(axis=1))
+    above, below = np.asarray(parts, float), np.asarray(wholes, float)
+    items, generator, resampled = len(above), np.random.default_rng(SEED), np.empty(RESAMPLES)
+    at_once = max(1, _DRAWN_AT_ONCE // items)
+    for start in range(0, RESAMPLES, at_once):
+        place = slice(start, min(start + at_once, RESAMPLES))
+        drawn = generator.integers(items, size=(place.stop - place.start, items))
+        resampled[place] = above[drawn].sum(axis=1) / below[drawn].sum(axis=1)
+    return _percentiles(above.sum() / below.sum(), resampled)
 
 
 def accuracy_of_counts(counts: "np.ndarray") -> "np.ndarray":
@@ -77,22 +131,33 @@ def accuracy_of_counts(counts: "np.ndarray") -> "np.ndarray":
 
 
 def macro_f1_of_counts(counts: "np.ndarray") -> "np.ndarray":
-    """Macro-F1 of confusion counts [..., gold, predicted]: the mean of 2 TP / (gold + predicted)."""
+    """Macro-F1 of confusion counts [..., gold, predicted]: the mean of 2 TP / (gold + predicted).
+
+    Columns after those of the labels are answers that are none of them.
+    """
     import numpy as np
 
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    used = counts.sum(axis=-1) + counts.sum(axis=-2)
+    used = counts.sum(axis=-1) + counts.sum(axis=-2)[..., : counts.shape[-2]]
     return (2 * right / np.maximum(used, 1)).mean(axis=-1)
 
 
 def _bootstrap(
-    decisions: Sequence[Sequence[str]], statistic: Callable[["np.ndarray"], "np.ndarray"]
+    gold: Sequence[str],
+    decisions: Sequence[Sequence[str | None]],
+    labels: Sequence[str],
+    statistic: Callable[["np.ndarray"], "np.ndarray"],
 ) -> Estimate:
-    """Percentile interval of a statistic of the joint counts of several decisions on the same items."""
+    """Percentile interval of a statistic of the joint counts of right and other decisions on the same items.
+
+    Those may be none of the labels, which is counted after these.
+    """
     import numpy as np
 
-    shape = (len(DECISIONS),) * len(decisions)
-    codes = [[DECISIONS.index(decision) for decision in column] for column in decisions]
+    shape = (len(labels), *[len(labels) + 1] * len(decisions))
+    place: dict[str | None, int] = {label: index for index, label in enumerate(labels)}
+    codes = [[place[label] for label in gold]]
+    codes += [[place.get(label, len(labels)) for label in column] for column in decisions]
     counts = np.bincount(np.ravel_multi_index(codes, shape), minlength=int(np.prod(shape)))
     items = int(counts.sum())
     drawn = np.random.default_rng(SEED).multinomial(items, counts / items, size=RESAMPLES)

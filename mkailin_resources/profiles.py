@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mkailin_resources.benchmarks import BenchmarkFiles
+from mkailin_resources.compute import Compute, Tracker
 from mkailin_resources.embeddings.interface import LEARNT, EncoderSettings, Pooling
 from mkailin_resources.eutils import EUTILS_URL, EntrezQuery
 from mkailin_resources.generation import Generation
@@ -101,6 +102,10 @@ class Settings:
     hub_repository: str
     hub_private: bool
     bioasq: str
+    recipe: str | Mapping[str, Any]
+    accelerate: str
+    tracker: Tracker
+    evaluation_rules: Mapping[str, Any]
 
     @property
     def follows_nlm(self) -> bool:
@@ -230,6 +235,14 @@ class Settings:
             hub_repository=value("HUB_REPOSITORY"),
             hub_private=choice("HUB_VISIBILITY", "private", "public") == "private",
             bioasq=value("BIOASQ"),
+            recipe=_recipe(value("RECIPE", DEFAULT_RECIPES[profile])),
+            accelerate=value("ACCELERATE"),
+            tracker=choice("TRACKER", *get_args(Tracker)),
+            evaluation_rules=_json_object(
+                "EVALUATION_RULES",
+                value("EVALUATION_RULES", "{}"),
+                'a JSON object such as {"forms": ["likelihood"]}',
+            ),
         )
 
 
@@ -258,6 +271,8 @@ def resources(settings: Settings) -> dict[str, Any]:
         "trainees": trainees(settings),
         "hub": Hub(repository=settings.hub_repository, private=settings.hub_private),
         "bioasq": settings.bioasq,
+        "vllm_arguments": dict(settings.vllm),
+        "compute": Compute(accelerate=settings.accelerate, tracker=settings.tracker),
         "tokenizer": settings.tokenizer,
         ENTAILMENT_MODEL: entailment_judge(settings),
         **agents(settings),
@@ -280,6 +295,7 @@ def told_of(settings: Settings) -> dict[str, Any]:
         "bases": {trainee: base and base.shown for trainee, base in settings.bases.items()},
         "evaluator": settings.evaluator,
         "bioasq": bool(settings.bioasq),
+        "recipe": settings.recipe,
     }
 
 
@@ -487,6 +503,15 @@ def _vllm_arguments(text: str) -> dict[str, Any]:
     return _json_object("VLLM_ARGUMENTS", text, f"a JSON object of arguments of vllm.LLM, such as {example}")
 
 
+def _recipe(text: str) -> str | dict[str, Any]:
+    """A recipe's name, or a JSON object with its name and what is to be different."""
+    if not text.startswith("{"):
+        return text
+    return _json_object(
+        "RECIPE", text, 'the name of a recipe, or a JSON object such as {"name": "8b", "base": "my-model"}'
+    )
+
+
 def _prices(text: str) -> dict[str, tuple[float, float]]:
     """`MODEL=IN/OUT` for each model: prices of a million tokens read and a million written."""
     prices = {}
@@ -510,5 +535,7 @@ PROFILES: dict[str, Callable[[Settings], dict[str, TextGenerator]]] = {
     "local": local,
     "gpu": gpu,
 }
+# What the corpus trains, by profile.
+DEFAULT_RECIPES = {"embedded": "embedded", "local": "1b", "gpu": "8b"}
 # Open models whose licence lets their outputs train others.
 DEFAULT_MODELS = {"local": "Qwen/Qwen2.5-1.5B-Instruct", "gpu": "Qwen/Qwen2.5-7B-Instruct"}

@@ -1,7 +1,7 @@
 """The assets of the platform, in the order data flows."""
 
 # Materialized by hand, and by no run of the whole lineage.
-BY_HAND = ["mesh_migration", "citation_moves"]
+BY_HAND = ["mesh_migration", "citation_moves", "ablated_corpus", "ablated_checkpoint", "ablation_report"]
 
 LINEAGE = [
     "mesh_release",
@@ -38,8 +38,11 @@ LINEAGE = [
     "release_recalls",
     "retrieval_report",
     "evaluator_audit",
+    "pretrained_checkpoint",
     "finetuned_checkpoint",
+    "benchmark_answers",
     "benchmark_report",
+    "benchmark_comparisons",
 ]
 
 # Those of them that are partitioned by MeSH branch.

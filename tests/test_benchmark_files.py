@@ -158,7 +158,7 @@ def test_nothing_configured_is_an_empty_table() -> None:
         ('{"101": {"QUESTION": "Is', "Unterminated string"),
         ("[" * 100_000, "recursion"),
         ("[]", "no question can be used: it is empty"),
-        ('[{"sent1": "Is it?"}]', "no question can be used: item 1: it has no question, but sent1"),
+        ('[{"asked": "Is it?"}]', "no question can be used: item 1: it has no question, but asked"),
         ('{"questions": []}', "no question can be used: it is empty"),
         (
             '{"_id": "9", "title": "Zinc", "text": "Does it?"}\n' * 2,

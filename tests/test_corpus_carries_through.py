@@ -18,7 +18,15 @@ from mkailin_resources.profiles import Settings
 BRANCHES = ("C04", "C06", "F03")  # the sample's update leaves C06 alone
 UPDATE = "pubmed26n0003"
 FILES = ("pubmed26n0001", "pubmed26n0002", UPDATE)
-BEYOND = ("finetuned_checkpoint", "benchmark_report", "retrieval_report", "evaluator_audit")
+BEYOND = (
+    "pretrained_checkpoint",
+    "finetuned_checkpoint",
+    "benchmark_answers",
+    "benchmark_report",
+    "benchmark_comparisons",
+    "retrieval_report",
+    "evaluator_audit",
+)
 
 
 class UpToTheCorpus(Distillation):

@@ -55,8 +55,11 @@ def test_another_branch_costs_that_branch_and_what_reads_all_branches(distilled:
         "coverage_gaps",
         "corpus_release",
         "release_recalls",
+        "pretrained_checkpoint",
         "finetuned_checkpoint",
+        "benchmark_answers",
         "benchmark_report",
+        "benchmark_comparisons",
     }
     assert all("C05" in " ".join(name) for name in materialized if name[0].rstrip(",") in BRANCH_TABLES)
 

@@ -30,8 +30,12 @@ ON_GPU = {
     "distilled_questions",
     "evaluator_audit",
     "generated_qa",
-    "benchmark_report",
+    "benchmark_answers",
+    "pretrained_checkpoint",
     "finetuned_checkpoint",
+    "ablated_corpus",
+    "ablated_checkpoint",
+    "ablation_report",
 }
 
 

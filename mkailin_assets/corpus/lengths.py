@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from mkailin_assets.corpus.tables import SPLITS, TEXT_FORMS, CorpusLength
-from mkailin_assets.training.finetune import FinetuneSettings
+from mkailin_assets.training.recipes import RECIPES
 from mkailin_assets.training.tokenizer import corpus_tokenizer
 from mkailin_resources.models.model_name import ModelName
 
@@ -25,7 +25,7 @@ def tokenizer_of(corpus: pl.LazyFrame, name: str) -> tuple["PreTrainedTokenizerF
     from mkailin_assets.adapters import load_tokenizer
 
     if not name:
-        learnt = corpus_tokenizer(corpus, FinetuneSettings().vocabulary)
+        learnt = corpus_tokenizer(corpus, RECIPES["embedded"].vocabulary)
         return learnt, f"learnt from the corpus ({len(learnt):,} tokens)"
     model = ModelName.parse(name)
     return load_tokenizer(model), Path(name).name if model.is_folder else name

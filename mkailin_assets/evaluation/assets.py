@@ -1,6 +1,8 @@
 """The evaluation stage: what the models know, what searches find, and what evaluators prefer."""
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,17 +13,34 @@ from pydantic import Field
 
 from mkailin_assets.evaluation import audit, retrieval
 from mkailin_assets.evaluation import benchmark as report
+from mkailin_assets.evaluation.answers import Answers, answers_of
+from mkailin_assets.evaluation.baselines import baselines
+from mkailin_assets.evaluation.benchmark_files import benchmark_items
+from mkailin_assets.evaluation.benchmark_pictures import pictures
+from mkailin_assets.evaluation.contamination import recheck
+from mkailin_assets.evaluation.contestants import contestants
+from mkailin_assets.evaluation.items import corpus_items, measured_items
 from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets, sample_of
-from mkailin_assets.evaluation.pubmedqa import Benchmark, read_pubmedqa
-from mkailin_assets.evaluation.tables import BenchmarkResult, EvaluatorAudit, RetrievalResult
+from mkailin_assets.evaluation.predict import predict_with_generator
+from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
+from mkailin_assets.evaluation.rules import EvaluationRules
+from mkailin_assets.evaluation.scores import comparisons, results
+from mkailin_assets.evaluation.tables import (
+    BenchmarkAnswer,
+    BenchmarkComparison,
+    BenchmarkResult,
+    EvaluatorAudit,
+    RetrievalResult,
+)
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.mesh.hierarchy import MeshHierarchy
-from mkailin_assets.metadata import intervals, preview
+from mkailin_assets.metadata import counts, intervals, picture, preview
 from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.preferences import evaluating
 from mkailin_assets.preferences.cold_start import ColdStartRules
 from mkailin_assets.tables import table
+from mkailin_assets.training.checkpoints import read_record
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
@@ -29,69 +48,138 @@ from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
 
+# Of the held-out split of a corpus: enough for intervals of two points.
+MOST_HELD_OUT = 2000
+
 
 @dg.asset(
-    **table(BenchmarkResult),
+    **table(BenchmarkAnswer),
     **ON_GPU,
     group_name="evaluation",
-    kinds={"pytorch", "polars"},
+    kinds={"pytorch", "huggingface"},
     code_version="1",
 )
-def benchmark_report(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+def benchmark_answers(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
+    training_corpus: pl.LazyFrame,
+    pretrained_checkpoint: pl.DataFrame,
     finetuned_checkpoint: pl.DataFrame,
-    storage: Storage,
     benchmarks: BenchmarkFiles,
     answer_model: dg.ResourceParam[TextGenerator],
+    evaluation_rules: dg.ResourceParam[EvaluationRules],
+    vllm_arguments: dg.ResourceParam[Mapping[str, Any]],
     generation: Generation,
+    storage: Storage,
 ) -> dg.Output[pl.DataFrame]:
-    """Accuracy and macro-F1 of majority, answerer, base and fine-tuned model, with 95% intervals."""
-    start = time.perf_counter()
-    benchmark = read_pubmedqa(benchmarks.pubmedqa)
-    uri, trained_from = finetuned_checkpoint.select("uri", "base_model").row(0)
-    # What a model fails on is a result here, and counts as maybe.
+    """What base, pre-trained and fine-tuned model, and the agent that answers, say to every item."""
+    measured = measured_items(benchmarks)
+    items = pl.concat([measured.table, corpus_items(training_corpus, MOST_HELD_OUT)])
+    uris = pl.concat([pretrained_checkpoint, finetuned_checkpoint])["uri"]
+    asked = [
+        answers_of(
+            contestant,
+            items,
+            storage,
+            rules=evaluation_rules,
+            vllm=vllm_arguments,
+            log=context.log.info,
+        )
+        for contestant in contestants([storage.local_folder(uri) for uri in uris])
+    ]
+    # What an agent fails on is a result here, not a fault of the run.
     ask = generation.asking(context, max_failed_share=1.0)
-    predictions = report.predict_all(benchmark, storage.local_folder(uri), answer_model, ask)
-    text = report.render(benchmark, predictions, trained=f"{uri} ({trained_from})")
-    path = storage.publish_file(
-        storage.path("reports", "benchmark_report.md"), lambda file: file.write(text.encode())
-    )
-    results = report.score(benchmark, predictions)
+    of_agent = predict_with_generator(answer_model, measured.table, ask)
+    answers = pl.concat([*(one.table for one in asked), of_agent])
     return dg.Output(
-        results,
+        answers,
         metadata={
-            "report": dg.MetadataValue.path(str(path)),
-            "seconds": round(time.perf_counter() - start, 1),
+            **_answer_metadata(answers, asked),
             **generation_metadata(ask.tallies, generation),
-            **_result_metadata(benchmark, predictions, results),
+            "not_measured": measured.skipped,
         },
     )
 
 
-def _result_metadata(
-    benchmark: Benchmark, predictions: list[report.Predictions], results: pl.DataFrame
-) -> dict[str, Any]:
-    accuracy = {
-        f"{model}, {protocol}": (value, low, high)
-        for model, protocol, value, low, high in results.select(
-            "model", "protocol", "accuracy", "accuracy_low", "accuracy_high"
-        ).iter_rows()
-    }
-    gains = [
-        (protocol, score, lead.value, lead.low, lead.high)
-        for protocol, leads in report.gains(benchmark, predictions).items()
-        for score, lead in leads.items()
-    ]
-    gained = pl.DataFrame(gains, schema=["protocol", "score", "difference", "low", "high"], orient="row")
+def _harness() -> str:
+    return f"lm-evaluation-harness {version('lm-eval')}"
+
+
+def _answer_metadata(answers: pl.DataFrame, asked: Sequence[Answers]) -> dict[str, Any]:
+    cut = {task: count for one in asked for task, count in one.cut.items()}
     return {
-        "read_this_first": report.READ_THIS_FIRST,
-        "accuracy": intervals(f"Accuracy on {benchmark.name}, 95% intervals", accuracy),
-        "items": len(benchmark.items),
-        "refused_items": benchmark.refused,
-        "failures": report.failures(predictions),
-        "finetuned_minus_base": preview(gained, rows=gained.height),
-        "results": preview(results, rows=results.height),
+        "items": answers.unique(["benchmark", "item"]).height,
+        "answers": counts(answers, "model"),
+        "tasks": counts(answers, "task"),
+        "tasks_asked_now": sum(one.asked for one in asked),
+        "tasks_asked_before": sum(one.reused for one in asked),
+        "cut_to_fit": cut,
+        "failures": counts(answers.drop_nulls("failure"), "failure"),
+        "harness": _harness(),
     }
+
+
+@dg.multi_asset(
+    outs={
+        "benchmark_report": dg.AssetOut(
+            **table(BenchmarkResult),
+            description="Whether the corpus helped: scores of all models and baselines, with 95% intervals.",
+            group_name="evaluation",
+            kinds={"polars"},
+            code_version="2",
+        ),
+        "benchmark_comparisons": dg.AssetOut(
+            **table(BenchmarkComparison),
+            description="How far a model is ahead of another on the same items, with 95% intervals.",
+            group_name="evaluation",
+            kinds={"polars"},
+            code_version="1",
+        ),
+    },
+)
+def scored_benchmarks(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
+    benchmark_answers: pl.DataFrame,
+    training_corpus: pl.LazyFrame,
+    pretrained_checkpoint: pl.DataFrame,
+    finetuned_checkpoint: pl.DataFrame,
+    benchmarks: BenchmarkFiles,
+    storage: Storage,
+) -> Iterator[dg.Output[pl.DataFrame]]:
+    """Scores and differences, the contamination of the benchmarks, and the report on all of it."""
+    measured = measured_items(benchmarks)
+    items = pl.concat([measured.table, corpus_items(training_corpus, MOST_HELD_OUT)])
+    checked = recheck(training_corpus, measured.table, benchmark_items(benchmarks).table)
+    answers = pl.concat([benchmark_answers, baselines(benchmark_answers, items)])
+    checkpoints = pl.concat([pretrained_checkpoint, finetuned_checkpoint])
+    evaluated = report.Evaluated(
+        answers=answers,
+        results=results(answers, items, checked.leaks),
+        comparisons=comparisons(answers, items, checked.leaks),
+        recheck=checked,
+        checkpoints=checkpoints,
+        small=not read_record(storage.local_folder(checkpoints["uri"][0])).base,
+        harness=_harness(),
+        skipped=measured.skipped,
+    )
+    for name, content in report.files(evaluated).items():
+        storage.publish_file(storage.path("reports", name), lambda file, content=content: file.write(content))
+    about = {
+        "contamination": report.contamination_verdict(checked),
+        "did_the_corpus_help": str(report.corpus_verdict(evaluated.comparisons)),
+        "report": dg.MetadataValue.path(str(storage.path("reports", report.REPORT))),
+    }
+    drawn = pictures(evaluated.results)
+    shown = {one.name.removesuffix(".png"): picture(one.png, one.alt) for one in drawn}
+    all_items = pl.col("cohort") == "all"
+    yield dg.Output(
+        evaluated.results,
+        "benchmark_report",
+        metadata=about | shown | {"results": preview(evaluated.results.filter(all_items), rows=200)},
+    )
+    yield dg.Output(
+        evaluated.comparisons,
+        "benchmark_comparisons",
+        metadata=about | {"comparisons": preview(evaluated.comparisons.filter(all_items), rows=200)},
+    )
 
 
 @dg.asset(

@@ -1,133 +1,419 @@
-"""From decisions to a report: scores with intervals, differences, and a page to read."""
+"""The report on what models know: verdicts in words, tables, pictures, and what was not measured."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
 
 import polars as pl
 
-from mkailin_assets.evaluation.predict import (
-    PROTOCOLS,
-    Predictions,
-    predict_majority,
-    predict_with_generator,
-    predict_with_model,
+from mkailin_assets.evaluation.benchmark_pictures import NAMES, Picture, pictures, task_name, task_place
+from mkailin_assets.evaluation.cohorts import ALL, CHRONO, CLEAN, MESH
+from mkailin_assets.evaluation.contamination import Recheck
+from mkailin_assets.evaluation.published import CLAIM, PUBLISHED
+from mkailin_assets.evaluation.scores import LEAST_ITEMS, MMLU, TEXTS
+from mkailin_assets.intervals import CONFIDENCE, RESAMPLES
+
+REPORT, RESULTS, COMPARISONS = "benchmark_report.md", "benchmark_results.csv", "benchmark_comparisons.csv"
+SMALL = (
+    "The base is a Llama of a few million parameters whose weights are random before they are trained, for "
+    "minutes, on this corpus alone. It knows no medicine. Its scores show that training and evaluation work, "
+    "and whether the corpus moves what it can move: read no more into them."
 )
-from mkailin_assets.evaluation.pubmedqa import Benchmark
-from mkailin_assets.evaluation.tables import BenchmarkResult
-from mkailin_assets.intervals import Estimate, accuracy, macro_f1, paired_differences
-from mkailin_assets.training.checkpoints import load_base, load_finetuned
-from mkailin_resources.generation import Ask
-from mkailin_resources.models.interface import TextGenerator
-
-READ_THIS_FIRST = (
-    "The embedded model is a small Llama whose weights are random before LoRA and which trains for minutes. "
-    "Its scores show that training and evaluation run, not that it knows medicine: read no more into them. "
-    "'majority' always gives the benchmark's most frequent decision and is the score to beat."
+LARGE = (
+    "The base is {}. It was trained by others on texts that are not known here, which may hold any of these "
+    "benchmarks: its scores, and how they compare with those of others, rest on that, too. What the corpus "
+    "did is the difference between this base and what was trained from it."
 )
+HOW = (
+    "No examples in the prompt, one answer an item. The likeliest answer is the label with the highest "
+    "log-likelihood; the written one is read from what the model writes. An item without an answer counts as "
+    "wrong. 'Most frequent' always gives the most frequent answer of the benchmark itself, and is the score "
+    "to beat. Right for the held-out corpus is what its own agents answered: it shows what was learnt from "
+    f"the corpus, not what is true. Intervals are {CONFIDENCE:.0%}: Wilson's for accuracy, a bootstrap over "
+    f"the items ({RESAMPLES:,} draws) for all else; differences are taken item by item. McNemar's test "
+    "is exact, and with few items the stricter of the two."
+)
+# What the corpus is made to teach, and where it has to show.
+HELD_OUT = ("corpus_text", "corpus_answer", "corpus_decision")
+PUBMEDQA = ("pubmedqa_reasoning_required", "pubmedqa_question_only")
+_FORMS = {"likelihood": "likeliest", "generation": "written", "baseline": "no model"}
+_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
+_OTHERS = {"base": "its base", "majority": "the most frequent answer"}
+_FIRST_LEAKS = 5
 
 
-def predict_all(
-    benchmark: Benchmark, checkpoint: Path, generator: TextGenerator, ask: Ask
-) -> list[Predictions]:
-    """Decisions of every model under both protocols.
+@dataclass(frozen=True)
+class Evaluated:
+    """All that a report tells.
 
-    A generator that answers no item of a protocol, as extractive agents do without an abstract, is in the
-    list with its failures.
+    `answers` with the baselines; `checkpoints` rows of table Checkpoint; `small`: whether the base is the
+    small Llama; `harness` names the harness with its version; `skipped`: what was not measured, and why.
     """
-    base, tokenizer = load_base(checkpoint)
-    finetuned, _ = load_finetuned(checkpoint)
-    predictions = []
-    for protocol in PROTOCOLS:
-        predictions += [
-            predict_majority(benchmark.items, protocol),
-            predict_with_generator(generator, benchmark.items, protocol, ask),
-            predict_with_model("base", base, tokenizer, benchmark.items, protocol),
-            predict_with_model("finetuned", finetuned, tokenizer, benchmark.items, protocol),
-        ]
-    return predictions
+
+    answers: pl.DataFrame
+    results: pl.DataFrame
+    comparisons: pl.DataFrame
+    recheck: Recheck
+    checkpoints: pl.DataFrame
+    small: bool
+    harness: str
+    skipped: Mapping[str, str]
 
 
-def score(benchmark: Benchmark, predictions: Sequence[Predictions]) -> pl.DataFrame:
-    """The `BenchmarkResult` table; who failed on every item has no row: nothing was answered."""
-    gold = [item.decision for item in benchmark.items]
-    rows = []
-    for prediction in predictions:
-        if len(prediction.failures) == len(gold):
-            continue
-        right, f1 = accuracy(gold, prediction.decisions), macro_f1(gold, prediction.decisions)
-        rows.append(
-            {
-                "benchmark": benchmark.name,
-                "protocol": prediction.protocol,
-                "model": prediction.model,
-                "items": len(gold),
-                "accuracy": right.value,
-                "accuracy_low": right.low,
-                "accuracy_high": right.high,
-                "macro_f1": f1.value,
-                "macro_f1_low": f1.low,
-                "macro_f1_high": f1.high,
-            }
-        )
-    return pl.DataFrame(rows, schema=BenchmarkResult.create_empty().schema)
+@dataclass(frozen=True)
+class CorpusVerdict:
+    """Whether the corpus helped, on its own held-out split and on PubMedQA, and the differences behind it."""
+
+    held_out: str
+    pubmedqa: str
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"On held-out examples of the corpus: {self.held_out}. On PubMedQA: {self.pubmedqa}."
 
 
-def gains(benchmark: Benchmark, predictions: Sequence[Predictions]) -> dict[str, dict[str, Estimate]]:
-    """By protocol, the lead of the fine-tuned model over its base, item by item."""
-    gold = [item.decision for item in benchmark.items]
-    decided = {(prediction.protocol, prediction.model): prediction.decisions for prediction in predictions}
+def files(evaluated: Evaluated) -> dict[str, bytes]:
+    """What is published, by name: the report, results and comparisons as CSV, and the pictures it shows."""
+    drawn = pictures(evaluated.results)
     return {
-        protocol: paired_differences(gold, decided[protocol, "finetuned"], decided[protocol, "base"])
-        for protocol in PROTOCOLS
+        REPORT: render(evaluated, drawn).encode(),
+        RESULTS: evaluated.results.write_csv().encode(),
+        COMPARISONS: evaluated.comparisons.write_csv().encode(),
+        **{picture.name: picture.png for picture in drawn},
     }
 
 
-def failures(predictions: Sequence[Predictions]) -> dict[str, str]:
-    """Who failed where, how often, and the first cause."""
-    return {
-        f"{prediction.model}, {prediction.protocol}": (
-            f"{len(prediction.failures)} of {len(prediction.decisions)} counted as maybe; "
-            f"the first: PMID {pmid}: {cause}"
-        )
-        for prediction in predictions
-        for pmid, cause in list(prediction.failures.items())[:1]
-    }
-
-
-def render(benchmark: Benchmark, predictions: Sequence[Predictions], trained: str) -> str:
-    """The report as Markdown; `trained` says in words which checkpoint was evaluated."""
+def render(evaluated: Evaluated, shown: Sequence[Picture] = ()) -> str:
+    """The report as Markdown; the pictures lie beside it."""
+    verdict = corpus_verdict(evaluated.comparisons)
     lines = [
-        f"# Benchmark report: {benchmark.name}",
+        "# Benchmark report",
         "",
-        READ_THIS_FIRST,
+        contamination_verdict(evaluated.recheck),
         "",
-        f"{len(benchmark.items)} questions; {len(benchmark.refused)} items refused. Checkpoint: {trained}.",
-        "Intervals are 95%: Wilson for accuracy, bootstrap over the items for macro-F1 and for differences.",
+        "## Did the corpus help?",
+        "",
+        f"**{verdict}**",
+        "",
+        *[f"- {reason}" for reason in verdict.reasons],
+        "",
+        "## Read this first",
+        "",
+        SMALL if evaluated.small else LARGE.format(_base(evaluated.checkpoints)),
+        "",
+        HOW,
+        "",
+        "## Models",
+        "",
+        *_models(evaluated),
     ]
-    results = score(benchmark, predictions)
-    for protocol, lead in gains(benchmark, predictions).items():
-        lines += ["", f"## {protocol}", "", "| model | accuracy | macro-F1 |", "|---|---|---|"]
-        for row in results.filter(pl.col("protocol") == protocol).iter_rows(named=True):
-            cells = [
-                _share(Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]))
-                for name in ("accuracy", "macro_f1")
-            ]
-            lines.append(f"| {row['model']} | {' | '.join(cells)} |")
-        lines += [
-            "",
-            f"Fine-tuned minus base: accuracy {_points(lead['accuracy'])}, "
-            f"macro-F1 {_points(lead['macro_f1'])}.",
-        ]
-    unanswered = [f"- {who}: {what}" for who, what in failures(predictions).items()]
-    unanswered += [f"- refused item {pmid}: {cause}" for pmid, cause in benchmark.refused.items()]
-    if unanswered:
-        lines += ["", "## Not answered", "", *unanswered]
+    lines += [line for picture in shown for line in ("", f"![{picture.alt}]({picture.name})")]
+    lines += _benchmarks(evaluated)
+    lines += _cohorts(evaluated)
+    lines += _published(evaluated.results)
+    lines += _listed("Not answered", failures(evaluated.answers))
+    lines += _listed("Not measured", evaluated.skipped)
     return "\n".join(lines) + "\n"
 
 
-def _share(estimate: Estimate) -> str:
-    return f"{estimate.value:.1%} ({estimate.low:.1%} to {estimate.high:.1%})"
+def contamination_verdict(recheck: Recheck) -> str:
+    """What stands at the top of a report: whether the training data gives measured items away."""
+    looked = f"{recheck.examples:,} examples of the training and validation splits"
+    if recheck.leaks.is_empty():
+        return f"No contamination found: none of the {looked} gives away any of {recheck.items:,} items."
+    items = recheck.leaks.select("benchmark", "item").unique().height
+    examples = recheck.leaks["example_id"].n_unique()
+    first = [
+        f"- example {example} (PMID {pmid}, {split}) shares {shared} with {benchmark}, item {item}"
+        for example, pmid, split, benchmark, item, shared in recheck.leaks.head(_FIRST_LEAKS).iter_rows()
+    ]
+    more = recheck.leaks.height - len(first)
+    return "\n".join(
+        [
+            f"**CONTAMINATED: {examples:,} of the {looked} give away {items:,} of {recheck.items:,} measured "
+            f"items.** Read the scores of clean items alone, in the rows named {CLEAN}.",
+            "",
+            *first,
+            *([f"- and {more:,} more"] if more else []),
+        ]
+    )
 
 
-def _points(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:+.1f} points ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
+def corpus_verdict(comparisons: pl.DataFrame) -> CorpusVerdict:
+    """Whether training on the corpus helped, of a table BenchmarkComparison, however that falls.
+
+    By accuracy and bits a byte, of clean items alone where some are contaminated. The fine-tuned model stands
+    against its base, and against the most frequent answer: who learns to give that passes a base, and knows
+    nothing.
+    """
+    told = _without_contaminated(comparisons).filter(
+        pl.col("task").is_in([*HELD_OUT, *PUBMEDQA]), pl.col("metric") != "macro_f1"
+    )
+    rows = sorted(told.iter_rows(named=True), key=lambda row: task_place(row["task"]))
+    held_out, pubmedqa = ([row for row in rows if row["task"] in tasks] for tasks in (HELD_OUT, PUBMEDQA))
+    reasons = [
+        f"{_where(row)}: {verdict_of(row)}."
+        for row in rows
+        if row["other"] != "pretrained" and (row["model"] == "finetuned" or row["metric"] == "bits_per_byte")
+    ]
+    return CorpusVerdict(_in_short(held_out), _in_short(pubmedqa), tuple(reasons))
+
+
+def verdict_of(row: Mapping[str, Any]) -> str:
+    """A row of a table BenchmarkComparison as a sentence without its end."""
+    model, other = _name(row["model"]), _OTHERS.get(row["other"], _name(row["other"]))
+    in_bits = row["metric"] == "bits_per_byte"
+    unit, number, factor = ("bits a byte", ".3f", 1) if in_bits else ("points", ".1f", 100)
+    size, low, high = (factor * row[name] for name in ("difference", "low", "high"))
+    if row["better"] is None:
+        interval = f"{size:+{number}} {unit}, {low:+{number}} to {high:+{number}}"
+        return f"no difference of {model} and {other} that chance could not make ({interval})"
+    least, most = sorted((abs(low), abs(high)))
+    by, interval = f"{abs(size):{number}} {unit}", f"({least:{number}} to {most:{number}})"
+    if in_bits:
+        return f"{model} needs {by} {'more' if size > 0 else 'less'} than {other} {interval}"
+    return f"{model} is {'better' if size > 0 else 'worse'} than {other} by {by} {interval}"
+
+
+def failures(answers: pl.DataFrame) -> dict[str, str]:
+    """Who gave no answer where, to how many items, and the first cause."""
+    failed = pl.col("answer").is_null() & pl.col("nats").is_null()
+    counted = answers.group_by("benchmark", "task", "form", "model", maintain_order=True).agg(
+        asked=pl.len(),
+        failed=failed.sum(),
+        item=pl.col("item").filter(failed).first(),
+        cause=pl.col("failure").filter(failed).first(),
+    )
+    return {
+        f"{_name(row['model'])}, {task_name(row['task'])} ({row['benchmark']}), {_FORMS[row['form']]}": (
+            f"{row['failed']:,} of {row['asked']:,} items; the first, item {row['item']}: "
+            f"{row['cause'] or 'no cause is known'}"
+        )
+        for row in counted.filter(pl.col("failed") > 0).iter_rows(named=True)
+    }
+
+
+def _in_short(rows: Sequence[Mapping[str, Any]]) -> str:
+    over_base, over_majority = (
+        [row["better"] for row in rows if (row["model"], row["other"]) == ("finetuned", other)]
+        for other in ("base", "majority")
+    )
+    if not over_base:
+        return "not measured"
+    better, worse = over_base.count(True), over_base.count(False)
+    if better == len(over_base):
+        answer = "yes"
+    elif better or worse:
+        answer = "in part" if better else "no, it did harm"
+    else:
+        answer = "not so that it could be told from chance"
+    measures = f"{len(over_base)} measure{'s' if len(over_base) > 1 else ''}"
+    short = f"{answer}; of {measures} the fine-tuned model is better than its base in {better}"
+    short += f" and worse in {worse}"
+    if over_majority:
+        short += f", and better than the most frequent answer in {over_majority.count(True)}"
+        short += f" of {len(over_majority)}"
+    return short
+
+
+def _without_contaminated(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows over all items, or over the clean ones where some are not."""
+    key = ["benchmark", "task", "form"]
+    clean = table.filter(cohort=CLEAN)
+    return pl.concat([clean, table.filter(cohort=ALL).join(clean, on=key, how="anti")])
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    form = "" if row["metric"] == "bits_per_byte" else f", {_FORMS[row['form']]} answer"
+    clean = ", clean items" if row["cohort"] == CLEAN else ""
+    return f"{task_name(row['task'])}{form}{clean}"
+
+
+def _models(evaluated: Evaluated) -> list[str]:
+    made = [
+        f"- {_name(row['name'])}: recipe {row['recipe']}, {row['method']}, {row['examples']:,} examples, "
+        f"{row['tokens']:,} tokens, {row['steps']:,} steps; checkpoint {row['fingerprint']}"
+        for row in evaluated.checkpoints.iter_rows(named=True)
+    ]
+    asked = (
+        evaluated.answers.filter(pl.col("model_fingerprint").is_not_null())
+        .select("model", "model_fingerprint", "tokenizer_sha256")
+        .unique(maintain_order=True)
+    )
+    rows = [[_name(model), weights, (words or "none")[:12]] for model, weights, words in asked.iter_rows()]
+    return [
+        f"Base: {_base(evaluated.checkpoints)}. Asked through {evaluated.harness}.",
+        "",
+        *made,
+        "",
+        *_table(["asked as", "model fingerprint", "tokenizer and template"], rows),
+    ]
+
+
+def _benchmarks(evaluated: Evaluated) -> list[str]:
+    lines: list[str] = []
+    tasks = evaluated.results.filter(~_of_subject()).select("benchmark", "task").unique().rows()
+    for benchmark, task in sorted(tasks, key=lambda key: (task_place(key[1]), key)):
+        scores, leads = (
+            table.filter(pl.col("cohort").is_in([ALL, CLEAN]), benchmark=benchmark, task=task)
+            for table in (evaluated.results, evaluated.comparisons)
+        )
+        size = max(scores["items"].to_list())
+        lines += ["", f"## {task_name(task)}", "", f"{benchmark}, {size:,} items.", ""]
+        lines += [*_scores(scores), "", *(_leads(leads) if leads.height else ["No two models to compare."])]
+    subjects, leads = (
+        table.filter(_of_subject(), cohort=ALL) for table in (evaluated.results, evaluated.comparisons)
+    )
+    if subjects.height:
+        lines += ["", "## MMLU by subject", "", f"Accuracy. {_by_chance(leads)}", ""]
+        lines += _grid(subjects, leads, "task", task_name)
+    return lines
+
+
+def _of_subject() -> pl.Expr:
+    return pl.col("task").str.starts_with(f"{MMLU}_")
+
+
+def _scores(scores: pl.DataFrame) -> list[str]:
+    forms = _FORMS | (dict.fromkeys(_FORMS, "read") if scores["task"][0] in TEXTS else {})
+    metrics = [metric for metric in _METRICS if metric in scores["metric"]]
+    key = ["model", "form", "cohort", "items", "failures"]
+    rows = []
+    for (model, form, cohort, items, failed), of_model in scores.group_by(key, maintain_order=True):
+        values = {row["metric"]: row for row in of_model.iter_rows(named=True)}
+        cells = ["answered nothing" if failed == items else _value(values.get(metric)) for metric in metrics]
+        rows.append([_name(str(model)), forms[str(form)], str(cohort), f"{items:,}", f"{failed:,}", *cells])
+    named = ["model", "answer", "items", "asked", "no answer", *[_METRICS[metric] for metric in metrics]]
+    return _table(named, rows)
+
+
+def _leads(leads: pl.DataFrame) -> list[str]:
+    rows = [
+        [
+            "read" if row["task"] in TEXTS else _FORMS[row["form"]],
+            row["cohort"],
+            _METRICS[row["metric"]],
+            verdict_of(row),
+            "" if row["mcnemar"] is None else _p(row["mcnemar"]),
+        ]
+        for row in leads.iter_rows(named=True)
+    ]
+    return _table(["answer", "items", "measure", "difference (interval)", "McNemar's p"], rows)
+
+
+def _cohorts(evaluated: Evaluated) -> list[str]:
+    lines: list[str] = []
+    for cohorts, what in ((CHRONO, "PubMedQA by publication period"), (MESH, "PubMedQA by MeSH heading")):
+        inside = pl.col("cohort").is_in(cohorts) & (pl.col("metric") == "accuracy")
+        scores = evaluated.results.filter(inside)
+        if scores.is_empty():
+            continue
+        leads = evaluated.comparisons.filter(inside)
+        lines += ["", f"## {what}", "", f"Accuracy, where a cohort has {LEAST_ITEMS} items or more."]
+        lines += [_by_chance(leads)]
+        tasks = scores.select("benchmark", "task").unique().rows()
+        for benchmark, task in sorted(tasks, key=lambda key: (task_place(key[1]), key)):
+            asked = pl.col("benchmark").eq(benchmark) & pl.col("task").eq(task)
+            lines += ["", f"{task_name(task)}, {benchmark}:", ""]
+            lines += _grid(scores.filter(asked), leads.filter(asked), "cohort", str)
+    return lines
+
+
+def _by_chance(leads: pl.DataFrame) -> str:
+    """How many differences have an interval without 0, beside how many would if there were none."""
+    apart, expected = leads["better"].count(), (1 - CONFIDENCE) * leads.height
+    return (
+        f"Of {leads.height} differences of two models here, {apart} have an interval without 0; if no model "
+        f"were better than another, chance would make about {expected:.0f}."
+    )
+
+
+def _grid(scores: pl.DataFrame, leads: pl.DataFrame, across: str, named: Callable[[str], str]) -> list[str]:
+    """Scores of one metric: a row for each model, a column for each value of `across` with its items.
+
+    Below them the lead of the fine-tuned model over its base.
+    """
+    sizes = dict(scores.group_by(across, maintain_order=True).agg(pl.col("items").max()).iter_rows())
+    rows = []
+    for (model, form), of_model in scores.group_by("model", "form", maintain_order=True):
+        values = {row[across]: row for row in of_model.iter_rows(named=True)}
+        rows.append([_name(str(model)), _FORMS[str(form)], *[_value(values.get(value)) for value in sizes]])
+    ahead = leads.filter(model="finetuned", other="base")
+    for (form,), of_form in ahead.group_by("form", maintain_order=True):
+        values = {row[across]: row for row in of_form.iter_rows(named=True)}
+        cells = [_points(values.get(value)) for value in sizes]
+        rows.append(["fine-tuned minus base, points", _FORMS[str(form)], *cells])
+    return _table(["model", "answer", *[f"{named(value)} ({size:,})" for value, size in sizes.items()]], rows)
+
+
+def _published(results: pl.DataFrame) -> list[str]:
+    measured = results["task"].unique().to_list()
+    figures = sorted(
+        (figure for figure in PUBLISHED if figure.task in measured),
+        key=lambda figure: (task_place(figure.task), figure.metric, -figure.value),
+    )
+    sources = list(dict.fromkeys(figure.source for figure in figures))
+    rows = [
+        [
+            task_name(figure.task),
+            figure.who,
+            f"{_METRICS[figure.metric]} {figure.value:.1%}",
+            figure.how,
+            f"[{sources.index(figure.source) + 1}]",
+        ]
+        for figure in figures
+    ]
+    if not rows:
+        return []
+    told = [
+        f"{place}. {one.title} ({one.year}), {one.where}{one.seen_in and f'; read in {one.seen_in}'}"
+        for place, one in enumerate(sources, 1)
+    ]
+    return [
+        "",
+        "## Figures of others",
+        "",
+        "For orientation: they were measured as the table says, which is not as here. " + CLAIM,
+        "",
+        *_table(["benchmark", "who", "score", "how", "source"], rows),
+        "",
+        *told,
+    ]
+
+
+def _listed(title: str, told: Mapping[str, str]) -> list[str]:
+    return ["", f"## {title}", "", *[f"- {who}: {why}" for who, why in told.items()]] if told else []
+
+
+def _base(checkpoints: pl.DataFrame) -> str:
+    """The base of the checkpoints without the place of a folder, which is nobody's business."""
+    named = checkpoints["base_model"].unique(maintain_order=True).to_list()
+    return ", ".join(PurePath(name).name if name.startswith("/") else name for name in named) or "not told"
+
+
+def _name(model: str) -> str:
+    return NAMES.get(model, model)
+
+
+def _value(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    number = ".3f" if row["metric"] == "bits_per_byte" else ".1%"
+    return f"{row['value']:{number}} ({row['low']:{number}} to {row['high']:{number}})"
+
+
+def _points(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    size, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+    return f"{size:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *cells]]

@@ -1,7 +1,7 @@
-"""Every configured benchmark as a table of questions, which training texts are to be clean of.
+"""Every configured benchmark, file by file and item by item, whatever its format is.
 
-Only the questions are read, and PMIDs where the format has them: an item that no model can be evaluated on
-can be given away all the same.
+Of what training texts are to be clean only the questions count, and PMIDs where the format has them: an item
+that no model can be evaluated on can be given away all the same.
 """
 
 import csv
@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.training_checkpoints import sha256
 
 _QUERIES = "queries.jsonl"
+# Of PubMedQA, the answers to those items that its authors test on.
+GROUND_TRUTH = "test_ground_truth.json"
 # What lies beside the files of a folder: LICENSE, README.md.
 _BESIDE = ("", ".md")
 _ACCEPTED = (
@@ -33,6 +35,8 @@ _ACCEPTED = (
 _PMID = re.compile("[1-9][0-9]{0,8}")
 # PubMedQA's Parquet files have the PMID as pubid.
 _PMID_COLUMNS = ("pmid", "pubid")
+# MedQA's Hub files have the question as sent1.
+_QUESTION_COLUMNS = ("question", "sent1")
 
 
 class NotABenchmark(ValueError):
@@ -58,6 +62,11 @@ class BenchmarkFile:
         """SHA-256 of the file, hexadecimal."""
         return sha256(self.path)
 
+    @property
+    def is_search(self) -> bool:
+        """Whether its questions are looked for in documents, and have no answer."""
+        return self.path.name == _QUERIES
+
     def refusal(self, found: object) -> NotABenchmark:
         """The error that says what was found in it instead of a benchmark."""
         return NotABenchmark(self.path, self.setting, found)
@@ -75,13 +84,27 @@ class BenchmarkItems:
 
 
 @dataclass(frozen=True)
-class _Entry:
-    """What a file has as an item: its id, or else its place from 1. `question` may be anything."""
+class Entry:
+    """What a file has as an item: its id, or else its place from 1. `question` may be anything.
+
+    `record` is the whole of it, names in lower case; empty where it has a fault.
+    """
 
     item: str
     question: object = None
     pmids: tuple[int, ...] = ()
     fault: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def asks(self) -> bool:
+        """Whether its question can be read."""
+        return isinstance(self.question, str) and any(map(str.isalnum, self.question))
+
+    @property
+    def cause(self) -> str:
+        """Why its question cannot be read."""
+        return self.fault or f"{self.question!r:.80} is no question"
 
 
 def benchmark_items(benchmarks: BenchmarkFiles) -> BenchmarkItems:
@@ -91,12 +114,12 @@ def benchmark_items(benchmarks: BenchmarkFiles) -> BenchmarkItems:
     for file in files_of(benchmarks):
         faults = {}
         before = len(rows)
-        for entry in _entries(file):
-            question = entry.question
-            if isinstance(question, str) and any(map(str.isalnum, question)):
+        for entry in entries_of(file):
+            if entry.asks:
+                question = str(entry.question)
                 rows += [(file.name, entry.item, pmid, question) for pmid in entry.pmids or (None,)]
             else:
-                faults[entry.item] = entry.fault or f"{question!r:.80} is no question"
+                faults[entry.item] = entry.cause
         if len(rows) == before:
             causes = (f"item {item}: {fault}" for item, fault in faults.items())
             raise file.refusal(f"no question can be used: {next(causes, 'it is empty')}")
@@ -128,7 +151,7 @@ def _files(path: Path, setting: str, within: str = "") -> Iterator[BenchmarkFile
         yield BenchmarkFile(f"{within}{path.name}", path / _QUERIES, setting)
     elif path.is_dir():
         below = sorted(it for it in path.iterdir() if not it.name.startswith("."))
-        inside = [it for it in below if it.is_dir() or it.suffix.lower() not in _BESIDE]
+        inside = [it for it in below if it.is_dir() or not _is_beside(it)]
         if not inside:
             raise NotABenchmark(path, setting, "there is no file in this folder that could be one")
         for it in inside:
@@ -139,8 +162,12 @@ def _files(path: Path, setting: str, within: str = "") -> Iterator[BenchmarkFile
         yield BenchmarkFile(f"{within}{path.stem}", path, setting)
 
 
-def _entries(file: BenchmarkFile) -> Iterator[_Entry]:
-    """The items of a file, whose content decides what it is."""
+def _is_beside(path: Path) -> bool:
+    return path.suffix.lower() in _BESIDE or path.name == GROUND_TRUTH
+
+
+def entries_of(file: BenchmarkFile) -> Iterator[Entry]:
+    """The items of a file, whose content decides what it is; raises `NotABenchmark`."""
     try:
         content = file.path.read_bytes()
         if content.startswith(b"PAR1"):
@@ -151,8 +178,8 @@ def _entries(file: BenchmarkFile) -> Iterator[_Entry]:
     return _of_json(file, text) if text.lstrip().startswith(("{", "[")) else _of_csv(file, text)
 
 
-def _of_json(file: BenchmarkFile, text: str) -> Iterator[_Entry]:
-    asks = "text" if file.path.name == _QUERIES else "question"
+def _of_json(file: BenchmarkFile, text: str) -> Iterator[Entry]:
+    asks = ("text",) if file.is_search else _QUESTION_COLUMNS
     try:
         read = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -166,12 +193,12 @@ def _of_json(file: BenchmarkFile, text: str) -> Iterator[_Entry]:
         return (_of_bioasq(str(place), record) for place, record in enumerate(read["questions"], 1))
     if any(isinstance(value, dict) and "QUESTION" in value for value in read.values()):
         return (_of_pubmedqa(pmid, value) for pmid, value in read.items())
-    if asks in {str(name).lower() for name in read}:
+    if {str(name).lower() for name in read}.intersection(asks):
         return iter([_of_record("1", read, asks)])
     raise file.refusal(f"a JSON object with the keys {_shown(read)}")
 
 
-def _of_csv(file: BenchmarkFile, text: str) -> Iterator[_Entry]:
+def _of_csv(file: BenchmarkFile, text: str) -> Iterator[Entry]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except csv.Error as error:
@@ -186,47 +213,52 @@ def _of_csv(file: BenchmarkFile, text: str) -> Iterator[_Entry]:
     return (
         _of_record(str(place), dict(zip(names, row, strict=True)))
         if len(row) == len(names)
-        else _Entry(str(place), fault=f"{len(row)} cells in place of {len(names)}")
+        else Entry(str(place), fault=f"{len(row)} cells in place of {len(names)}")
         for place, row in enumerate(rows, 1)
         if row
     )
 
 
-def _of_parquet(file: BenchmarkFile) -> Iterator[_Entry]:
-    wanted = ("question", "id", "_id", *_PMID_COLUMNS)
+def _of_parquet(file: BenchmarkFile) -> Iterator[Entry]:
     try:
         names = pl.read_parquet_schema(file.path)
-        if not any(name.lower() == "question" for name in names):
+        if not any(name.lower() in _QUESTION_COLUMNS for name in names):
             raise file.refusal(f"a Parquet file with the columns {_shown(names)}")
-        rows = pl.read_parquet(file.path, columns=[name for name in names if name.lower() in wanted])
+        rows = pl.read_parquet(file.path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise file.refusal(error) from error
     return (_of_record(str(place), row) for place, row in enumerate(rows.iter_rows(named=True), 1))
 
 
-def _of_record(place: str, record: object, asks: str = "question") -> _Entry:
+def _of_record(place: str, record: object, asks: tuple[str, ...] = _QUESTION_COLUMNS) -> Entry:
     if not isinstance(record, Mapping):
-        return _Entry(place, fault=f"{str(record)[:80]!r} is no JSON object")
-    fields = {str(name).lower(): value for name, value in record.items()}
-    if asks not in fields:
-        return _Entry(place, fault=f"it has no {asks}, but {_shown(record)}")
+        return Entry(place, fault=f"{str(record)[:80]!r} is no JSON object")
+    fields = _fields(record)
+    asked = next((name for name in asks if name in fields), None)
+    if asked is None:
+        return Entry(place, fault=f"it has no {asks[0]}, but {_shown(record)}")
     ids = [fields[name] for name in ("id", "_id") if fields.get(name) not in (None, "")]
     pmids = [int(pmid) for name in _PMID_COLUMNS if _PMID.fullmatch(pmid := str(fields.get(name)))]
-    return _Entry(str(ids[0]) if ids else place, fields[asks], tuple(pmids))
+    return Entry(str(ids[0]) if ids else place, fields[asked], tuple(pmids), record=fields)
 
 
-def _of_pubmedqa(pmid: str, record: object) -> _Entry:
+def _of_pubmedqa(pmid: str, record: object) -> Entry:
     pmids = (int(pmid),) if _PMID.fullmatch(pmid) else ()
-    return _Entry(pmid, record.get("QUESTION") if isinstance(record, dict) else None, pmids)
+    fields = _fields(record) if isinstance(record, dict) else {}
+    return Entry(pmid, fields.get("question"), pmids, record=fields)
 
 
-def _of_bioasq(place: str, record: object) -> _Entry:
+def _of_bioasq(place: str, record: object) -> Entry:
     try:
         item = BioASQItem.model_validate(record)
     except ValidationError as error:
         fault = error.errors()[0]
-        return _Entry(place, fault=": ".join([*map(str, fault["loc"]), fault["msg"]]))
-    return _Entry(item.id, item.question, tuple(item.pmids))
+        return Entry(place, fault=": ".join([*map(str, fault["loc"]), fault["msg"]]))
+    return Entry(item.id, item.question, tuple(item.pmids), record=_fields(record))
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {str(name).lower(): value for name, value in record.items()}
 
 
 def _parsed(line: str) -> Any:

@@ -3,54 +3,103 @@
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.evaluation.assets import benchmark_report, evaluator_audit, retrieval_report
-from mkailin_assets.evaluation.predict import PROTOCOLS
+from mkailin_assets.evaluation.assets import (
+    benchmark_answers,
+    evaluator_audit,
+    retrieval_report,
+)
+from mkailin_assets.evaluation.cohorts import CLEAN
 from mkailin_assets.evaluation.ranking import MEASURES
 from mkailin_assets.evaluation.retrieval import choice
+from mkailin_assets.evaluation.scores import MODELS
 from mkailin_assets.metadata import none_may_be
 from mkailin_resources.index import ContextStore
 
-COMPARED = ("majority", "base", "finetuned")
 # Of the trials with a question of another branch, the least that the cold start in use has to decide rightly.
 LEAST_ACCURACY = 0.8
 
 
-@dg.asset_check(asset=benchmark_report)
-def every_protocol_compares_the_models(benchmark_report: pl.DataFrame) -> dg.AssetCheckResult:
-    """Under each protocol there are scores of the majority, the base and the fine-tuned model."""
-    there = set(benchmark_report.select("protocol", "model").iter_rows())
+@dg.asset_check(asset=benchmark_answers, blocking=True)
+def every_model_is_asked_the_same(benchmark_answers: pl.DataFrame) -> dg.AssetCheckResult:
+    """The three models have an answer, or a reason why there is none, for the same items of each task."""
+    asked = benchmark_answers.filter(pl.col("model").is_in(MODELS))
+    there = asked.group_by("benchmark", "task", "form", "model").len()
+    sizes = there.group_by("benchmark", "task", "form").agg(
+        pl.len().alias("models"), pl.col("len").n_unique()
+    )
+    wrong = sizes.filter((pl.col("models") < len(MODELS)) | (pl.col("len") > 1))
+    return none_may_be(wrong.select("benchmark", "task", "form"), "tasks were not asked of all models alike")
+
+
+@dg.asset_check(
+    asset=benchmark_answers,
+    additional_ins={
+        "pretrained_checkpoint": dg.AssetIn("pretrained_checkpoint"),
+        "finetuned_checkpoint": dg.AssetIn("finetuned_checkpoint"),
+    },
+    blocking=True,
+)
+def tokenizer_and_template_are_those_of_training(
+    benchmark_answers: pl.DataFrame, pretrained_checkpoint: pl.DataFrame, finetuned_checkpoint: pl.DataFrame
+) -> dg.AssetCheckResult:
+    """Each model was asked through the tokenizer and the chat template that it was trained with."""
+    trained = pl.concat([pretrained_checkpoint, finetuned_checkpoint]).select(
+        model="name", trained_with="tokenizer_sha256"
+    )
+    asked = benchmark_answers.select("model", "tokenizer_sha256").unique()
+    wrong = asked.join(trained, on="model").filter(
+        pl.col("tokenizer_sha256").ne_missing(pl.col("trained_with"))
+    )
+    return none_may_be(wrong.sort("model"), "models were asked through another tokenizer or template")
+
+
+@dg.asset_check(asset="benchmark_report")
+def the_models_are_compared(benchmark_report: pl.DataFrame) -> dg.AssetCheckResult:
+    """For each task that has choices there are scores of the three models and of the most frequent answer."""
+    accuracies = benchmark_report.filter(metric="accuracy", cohort="all")
+    wanted = {*MODELS, "majority"}
+    there = accuracies.group_by("benchmark", "task").agg("model")
     missing = [
-        f"{model} under {protocol}"
-        for protocol in PROTOCOLS
-        for model in COMPARED
-        if (protocol, model) not in there
+        f"{', '.join(sorted(wanted - set(models)))} on {benchmark}, {task}"
+        for benchmark, task, models in there.iter_rows()
+        if wanted - set(models)
     ]
     return dg.AssetCheckResult(
-        passed=not missing, description=f"no score of {', '.join(missing)}" if missing else None
+        passed=bool(there.height) and not missing,
+        description=f"no score of {'; '.join(missing)}" if missing else None,
     )
 
 
-@dg.asset_check(asset=benchmark_report)
+@dg.asset_check(asset="benchmark_report")
 def intervals_contain_their_scores(benchmark_report: pl.DataFrame) -> dg.AssetCheckResult:
     """Each score lies within its own 95% interval."""
-    return _inside_intervals(benchmark_report, ["protocol", "model"], ["accuracy", "macro_f1"])
+    outside = benchmark_report.filter(~pl.col("value").is_between("low", "high"))
+    return none_may_be(outside.select("task", "model", "metric"), "scores outside their intervals")
 
 
-@dg.asset_check(asset=benchmark_report)
-def finetuning_does_not_harm(benchmark_report: pl.DataFrame) -> dg.AssetCheckResult:
-    """The fine-tuned model's accuracy is not below its base's by more than the interval allows."""
-    best_case = benchmark_report.filter(pl.col("model") == "finetuned").select("protocol", "accuracy_high")
-    base = benchmark_report.filter(pl.col("model") == "base").select("protocol", base_accuracy="accuracy")
-    worse = best_case.join(base, on="protocol").filter(pl.col("accuracy_high") < pl.col("base_accuracy"))
-    return dg.AssetCheckResult(
-        passed=worse.is_empty(),
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(
-            f"{protocol}: at most {high:.1%}, the base has {accuracy:.1%}"
-            for protocol, high, accuracy in worse.iter_rows()
-        )
-        or None,
+@dg.asset_check(asset="benchmark_comparisons")
+def tuning_does_not_harm(benchmark_comparisons: pl.DataFrame) -> dg.AssetCheckResult:
+    """On no task is the fine-tuned model worse than its base by more than the interval allows."""
+    worse = benchmark_comparisons.filter(
+        ~pl.col("better").fill_null(True), model="finetuned", other="base", cohort="all"
     )
+    told = [
+        f"{row['task']} ({row['form']}): {row['metric']} {row['difference']:+.3f} "
+        f"({row['low']:+.3f} to {row['high']:+.3f})"
+        for row in worse.to_dicts()
+    ]
+    return dg.AssetCheckResult(
+        passed=not told,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"worse than its base: {'; '.join(told)}" if told else None,
+    )
+
+
+@dg.asset_check(asset="benchmark_report")
+def no_measured_item_was_trained_on(benchmark_report: pl.DataFrame) -> dg.AssetCheckResult:
+    """No example that was trained on gives an item of a measured benchmark away."""
+    contaminated = benchmark_report.filter(cohort=CLEAN).select("benchmark").unique()
+    return none_may_be(contaminated, "benchmarks are given away by what was trained on: see the report's top")
 
 
 @dg.asset_check(asset=retrieval_report)

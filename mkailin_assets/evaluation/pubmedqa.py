@@ -4,12 +4,34 @@ The format is that of Jin et al., "PubMedQA: A Dataset for Biomedical Research Q
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+Decision = Literal["yes", "no", "maybe"]
+
+
+def _year(given: object) -> int | None:
+    return int(str(given)) if re.fullmatch("[12][0-9]{3}", str(given)) else None
+
+
+def _decision(given: object) -> object:
+    # The Hub's Parquet has it letter by letter.
+    told = "".join(map(str, given)) if isinstance(given, Sequence) else None
+    return told if told in get_args(Decision) else None
+
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
@@ -21,7 +43,8 @@ class NotPubMedQA(ValueError):
 class PubMedQAItem(BaseModel):
     """A question, the abstract it is about without its conclusion, and what the experts decided.
 
-    `headings` are the names of the abstract's MeSH headings, where the file has them.
+    `headings` are the names of the abstract's MeSH headings, `year` is when it was published, and `human`
+    what another expert decided from the same, where the file has them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,7 +54,11 @@ class PubMedQAItem(BaseModel):
     contexts: tuple[Text, ...] = Field(validation_alias="CONTEXTS", min_length=1)
     labels: tuple[str, ...] = Field(validation_alias="LABELS", default=())
     headings: tuple[str, ...] = Field(validation_alias="MESHES", default=())
-    decision: Literal["yes", "no", "maybe"] = Field(validation_alias="final_decision")
+    decision: Decision = Field(validation_alias="final_decision")
+    year: Annotated[int | None, BeforeValidator(_year)] = Field(validation_alias="YEAR", default=None)
+    human: Annotated[Decision | None, BeforeValidator(_decision)] = Field(
+        validation_alias="reasoning_required_pred", default=None
+    )
 
     @model_validator(mode="after")
     def _labels_fit(self) -> "PubMedQAItem":
@@ -69,9 +96,9 @@ def read_pubmedqa(path: str | Path) -> Benchmark:
     items, refused = [], {}
     for pmid, entry in entries.items():
         try:
-            items.append(_item(pmid, entry))
+            items.append(item_of(pmid, entry))
         except ValidationError as error:
-            refused[pmid] = "; ".join(_cause(detail) for detail in error.errors())
+            refused[pmid] = causes(error)
     if not items:
         first = next(iter(refused.items()), ("the file", "it is empty"))
         raise NotPubMedQA(
@@ -81,10 +108,12 @@ def read_pubmedqa(path: str | Path) -> Benchmark:
     return Benchmark(path.stem, tuple(items), refused)
 
 
-def _item(pmid: str, entry: Any) -> PubMedQAItem:
-    fields = {**entry, "pmid": pmid} if isinstance(entry, dict) else entry
+def item_of(pmid: object, entry: object) -> PubMedQAItem:
+    """The item of a PMID as files hold it; raises `ValidationError`."""
+    fields = {**entry, "pmid": pmid} if isinstance(entry, Mapping) else entry
     return PubMedQAItem.model_validate(fields)
 
 
-def _cause(detail: Any) -> str:
-    return ": ".join([*(str(part) for part in detail["loc"]), detail["msg"]])
+def causes(error: ValidationError) -> str:
+    """What is wrong with a record, field by field."""
+    return "; ".join(": ".join([*map(str, it["loc"]), it["msg"]]) for it in error.errors())

@@ -8,7 +8,7 @@ other. TRL and PEFT do the training; this module decides what they are given.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import polars as pl
 from pydantic import Field
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 LEAST_PAIRS = 20
 # Held-out pairs of the validation loss, which is computed five times.
@@ -91,7 +91,7 @@ class Evaluator:
         from torch.nn.utils.rnn import pad_sequence
 
         settings, device = self.record.settings, self._model.device
-        length = adapters.window(cast("PreTrainedModel", self._model), settings)
+        length = adapters.window(self._model.config, settings)
         distinct = list(dict.fromkeys(texts))
         tokens = _tokens(self._tokenizer, distinct, length)
         # Texts of like length share a batch, so that little of it is padding.
@@ -201,10 +201,10 @@ def train_evaluator(  # noqa: PLR0917 (what it is made of, and where it goes)
         tokenizer = adapters.load_tokenizer(model_name, "SEQ_CLS")
         with suppress_seqcls_warning():  # that the head is new, and the one that writes text not used
             model = adapters.load_base(model_name, "SEQ_CLS", settings.seed)
-        length = adapters.window(model, settings)
+        length = adapters.window(model.config, settings)
         train, held_out = (_encoded(tokenizer, some, length) for some in texts)
         given = adapters.arguments(settings, train.num_rows, held_out.num_rows, checkpoints)
-        trainer = adapters.adapter_trainer(RewardTrainer)(
+        trainer = adapters.own_trainer(RewardTrainer)(
             model=model,
             # Cut to the limit already; TRL would leave out what is longer.
             args=RewardConfig(**given | {"max_length": None}),

@@ -120,7 +120,7 @@ def optimize(  # noqa: PLR0917
     checkpoints = work / name / "checkpoints"
     with one_thread(), adapters.labels_alone():
         model, tokenizer = adapters.load_trainable(start, "CAUSAL_LM", settings.seed)
-        encoder = QuestionEncoder(tokenizer, begun.max_characters, adapters.window(model, settings))
+        encoder = QuestionEncoder(tokenizer, begun.max_characters, adapters.window(model.config, settings))
         encoded, left_out = encoded_pairs(pairs, encoder)
         _check_left(encoded, left_out)
         uneven = _uneven(len(encoded["held_out"]), settings.batch_size)
@@ -222,7 +222,7 @@ def _trainer(
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    class PairTrainer(adapters.adapter_trainer(DPOTrainer)):  # type: ignore[misc]
+    class PairTrainer(adapters.own_trainer(DPOTrainer)):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Dataset, *given: Any) -> Dataset:
             """In tokens already: TRL 1.16 would render its own prompt, and drop what it finds too long."""
             return dataset

@@ -195,7 +195,7 @@ def tune_generator(  # noqa: PLR0917
     tokenizer = adapters.load_tokenizer(where)
     with one_thread(), adapters.labels_alone():
         model = adapters.load_base(where, "CAUSAL_LM", settings.seed)
-        encoder = QuestionEncoder(tokenizer, settings.max_characters, adapters.window(model, settings))
+        encoder = QuestionEncoder(tokenizer, settings.max_characters, adapters.window(model.config, settings))
         encoded, left_out = _encoded(used, encoder)
         if len(encoded["train"]) < LEAST_EXEMPLARS:
             raise TooFewExemplars(
@@ -279,7 +279,7 @@ def _trainer(
     from trl import SFTConfig, SFTTrainer
 
     train, held_out = encoded["train"], encoded["held_out"]
-    return adapters.adapter_trainer(SFTTrainer)(
+    return adapters.own_trainer(SFTTrainer)(
         model=model,
         args=SFTConfig(
             **adapters.arguments(settings, len(train), len(held_out), checkpoints),

@@ -1,149 +1,176 @@
-"""Checkpoint folders: what made them, what is in them, and how a model is read back.
+"""Checkpoints of trainings on the corpus: what names them, what they hold, and how a model is read back.
 
-adapter/        LoRA weights and the trained embeddings, safetensors
-base/           the model they sit on, and the tokenizer with its chat template
-training.json   `TrainingRecord`
+model/          method full: the whole model, its tokenizer and chat template
+adapter/        methods lora and qlora: the adapter, and tokenizer and chat template of its base
+base/           of the small Llama, its weights before any training; or what an adapter sits on that is a
+                model of the platform's own
+README.md       model card
+training.json   `TrainingRecord`, written last
 """
 
 import hashlib
 import json
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-from pydantic import BaseModel
+from pydantic import Field
 
+from mkailin_assets import adapters
+from mkailin_assets.adapters import ADAPTER, BASE, MODEL, WEIGHTS, CheckpointRecord, model_of
 from mkailin_assets.corpus.recalls import trained_on
-from mkailin_assets.training.embedded_llama import build_base
-from mkailin_assets.training.finetune import FinetuneSettings, TrainingMetrics, encode_splits, finetune
+from mkailin_assets.training.embedded_llama import CORPUS
+from mkailin_assets.training.recipes import STAGES, Kind, Method, Recipe, Stage
 from mkailin_assets.training.tables import Checkpoint
-from mkailin_assets.training.tokenizer import corpus_tokenizer
-from mkailin_resources.training_checkpoints import sha256
+from mkailin_resources.models import model_files
+from mkailin_resources.models.model_name import ModelName
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-WEIGHTS = "adapter/adapter_model.safetensors"
-RECORD = "training.json"
 # Part of every fingerprint: raise it when the same data and settings are to give another model.
-RECIPE = "1"
-PACKAGES = ("torch", "transformers", "peft", "trl", "tokenizers")
+RECIPE = "2"
+Template = Literal["own", "plain"]
 
 
-class TrainingRecord(BaseModel):
+class TrainingRecord(CheckpointRecord):
     """What a checkpoint's `training.json` says."""
 
-    name: str
-    fingerprint: str
-    data_fingerprint: str
-    recipe: str
-    base_model: str
-    settings: FinetuneSettings
-    packages: dict[str, str]
-    metrics: TrainingMetrics
-    sha256: dict[str, str]
+    data_fingerprint: str = Field(description="Of the examples trained and validated on")
+    recipe_name: str
+    started_from: str = Field(description="Fingerprint of the checkpoint it began with; empty: the base")
+    method: Method
+    settings: Stage
+    lora_rank: int
+    lora_alpha: int
+    examples: int = Field(description="Examples trained on")
+    validation_examples: int
+    left_out: dict[str, int] = Field(description="Examples that were not trained on, by reason")
+    cut_to_fit: int = Field(description="Examples that lost a part of their context to the length limit")
+    processes: int = Field(description="Processes that trained together, a batch each")
+    tokenizer_sha256: str = Field(description="Of tokenizer and chat template")
+    template: Template = Field(description="own: the base's chat template; plain: ours, as it has none")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on, repetitions counted."""
+        return self.course.tokens
 
 
-def fingerprint(examples: pl.DataFrame, settings: FinetuneSettings) -> str:
-    """Hash of data, settings (seed and base among them) and recipe: the name of the checkpoint's folder.
+def fingerprint(kind: Kind, corpus: pl.LazyFrame, recipe: Recipe, started_from: str) -> str:
+    """Hash of data, base or checkpoint it starts from, settings and code: the name of a checkpoint's folder.
 
-    Left out: package versions and the machine, which move the last digits of weights and no conclusion;
-    the record names the versions.
+    `started_from` is the fingerprint of that checkpoint; empty: the recipe's base. Left out: package versions
+    and the machine, which move the last digits of weights; the record names the versions. Raises
+    `ModelUnavailable` where the commit of a base cannot be found out.
     """
-    made_of = [RECIPE, trained_on(examples.lazy()), settings.model_dump()]
-    return hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
+    settings = recipe.model_dump(exclude={*STAGES.values(), "base", "gradient_checkpointing"})
+    start: object = started_from
+    if not started_from:
+        small = {"small Llama": CORPUS, "positions": positions(recipe)}
+        start = model_files.identity(ModelName.parse(recipe.base)) if recipe.base else small
+    stage: Stage = getattr(recipe, STAGES[kind])
+    return adapters.fingerprint(RECIPE, kind, trained_on(corpus), start, settings, stage.model_dump())
 
 
-def train_checkpoint(
-    examples: pl.DataFrame, settings: FinetuneSettings, folder: Path, log: Callable[[str], None]
-) -> TrainingRecord:
-    """Fine-tune a small Llama on a TrainingExample table and write the checkpoint to an empty `folder`.
-
-    Raises `TooFewExamples` or `TrainingDiverged`, and then there is no record in the folder.
-    """
-    _without_progress_bars()
-    tokenizer = corpus_tokenizer(examples.lazy(), settings.vocabulary)
-    splits = encode_splits(examples, tokenizer, settings.max_length)
-    base = build_base(tokenizer, settings.max_length, settings.seed)
-    base_model = f"random Llama, {base.num_parameters():,} parameters, seed {settings.seed}"
-    base.save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-
-    model, metrics = finetune(base, tokenizer, splits, settings, log)
-    model.peft_config["default"].base_model_name_or_path = "../base"
-    # "auto" would ask the Hub whether the base's vocabulary was resized.
-    model.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
-    (folder / "adapter" / "README.md").unlink()  # PEFT's template of a model card, unfilled
-
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in files:
-        path.chmod(0o644)  # safetensors 0.8 writes files that only their owner can read
-    record = TrainingRecord(
-        name="finetuned",
-        fingerprint=fingerprint(examples, settings),
-        data_fingerprint=trained_on(examples.lazy()),
-        recipe=RECIPE,
-        base_model=base_model,
-        settings=settings,
-        packages={package: version(package) for package in PACKAGES},
-        metrics=metrics,
-        sha256={str(path.relative_to(folder)): sha256(path) for path in files},
-    )
-    (folder / RECORD).write_text(record.model_dump_json(indent=2))
-    return record
+def positions(recipe: Recipe) -> int:
+    """Tokens that the small Llama of a recipe reads: what the longer of its stages needs."""
+    return max(recipe.pretraining.max_length, recipe.finetuning.max_length)
 
 
 def read_record(folder: Path) -> TrainingRecord:
     """The record of a checkpoint folder."""
-    return TrainingRecord.model_validate_json((folder / RECORD).read_text())
+    return adapters.read_record(folder, TrainingRecord)
 
 
-def load_base(folder: Path) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast"]:
-    """The model a checkpoint was trained from, in single precision, and its tokenizer."""
+def base_of(folder: Path) -> ModelName:
+    """The model before any training; raises `ValueError` where the folder does not hold it.
+
+    A small Llama of random weights is in the folder of the first training alone.
+    """
+    record = read_record(folder)
+    if record.base:
+        return adapters.named_base(record)
+    if record.started_from:
+        raise ValueError(
+            f"{folder}: the small Llama as it was before any training is in the folder of the checkpoint it "
+            f"started from, {record.started_from}"
+        )
+    return ModelName(str(folder / BASE))
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where the tokenizer of a checkpoint lies, with the chat template it was trained with."""
+    return folder / (MODEL if (folder / MODEL).is_dir() else ADAPTER)
+
+
+def load_trained(folder: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
+    """The model of a checkpoint and its tokenizer, ready to be asked: see `load`."""
+    return load(model_of(folder), tokenizer_folder(folder))
+
+
+def load_base(folder: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
+    """The model of a checkpoint before any training, with the tokenizer of the checkpoint: see `load`."""
+    return load(base_of(folder), tokenizer_folder(folder))
+
+
+def load(model: ModelName, tokenizer: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
+    """A model to ask, with the tokenizer of a folder.
+
+    On a GPU, if there is one, in bfloat16; else in single precision. Raises `ModelUnavailable`.
+    """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    _without_progress_bars()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "base", local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32, local_files_only=True)
-    return model.eval(), cast("PreTrainedTokenizerFast", tokenizer)
-
-
-def load_finetuned(folder: Path) -> tuple["PeftModel", "PreTrainedTokenizerFast"]:
-    """The fine-tuned model of a checkpoint, base and adapter, and its tokenizer."""
     from peft import PeftModel
 
-    base, tokenizer = load_base(folder)
-    return PeftModel.from_pretrained(base, folder / "adapter", local_files_only=True).eval(), tokenizer
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bare = ModelName(model.name, model.revision)
+    network: Any = adapters.load_base(bare, "CAUSAL_LM", 0, in_4_bits=False)
+    if model.adapter:
+        network = PeftModel.from_pretrained(network, model.adapter)
+    return network.to(device).eval(), adapters.load_tokenizer(ModelName(str(tokenizer)))
 
 
 def checkpoint_row(uri: str, record: TrainingRecord) -> pl.DataFrame:
     """The `Checkpoint` table of one checkpoint."""
-    curve = record.metrics.curve
+    curve = record.course.curve
+    looks = dict(curve.validation)
     return pl.DataFrame(
         [
             {
                 "name": record.name,
                 "uri": uri,
                 "fingerprint": record.fingerprint,
-                "base_model": record.base_model,
-                "examples": record.metrics.examples,
-                "steps": record.metrics.steps,
+                "started_from": record.started_from or None,
+                "base_model": base_model(record),
+                "recipe": record.recipe_name,
+                "method": record.method,
+                "examples": record.examples,
+                "tokens": record.tokens,
+                "steps": record.course.steps,
                 "first_loss": curve.train[0][1],
                 "last_loss": curve.train[-1][1],
-                "validation_loss": curve.validation[-1][1] if curve.validation else None,
-                "weights_sha256": record.sha256[WEIGHTS],
+                "first_validation_loss": looks.get(0),
+                "validation_loss": looks.get(record.course.kept_step or record.course.steps),
+                "tokenizer_sha256": record.tokenizer_sha256,
+                "weights_sha256": weights_sha256(record),
             }
         ],
         schema=Checkpoint.create_empty().schema,
     )
 
 
-def _without_progress_bars() -> None:
-    """Files of a small model are written at once; bars for them would break into the run's own lines."""
-    from transformers.utils import logging
+def base_model(record: TrainingRecord) -> str:
+    """The base of a record and its revision, in words; where a folder lies is nobody's business."""
+    if record.base:
+        return ModelName(record.base, record.revision).shown
+    return f"small Llama of random weights, {record.parameters:,} parameters"
 
-    logging.disable_progress_bar()
+
+def weights_sha256(record: TrainingRecord) -> str:
+    """SHA-256 of an adapter's weights, or of those of all files of a whole model's."""
+    if WEIGHTS in record.sha256:
+        return record.sha256[WEIGHTS]
+    listed = {name: digest for name, digest in record.sha256.items() if name.startswith(f"{MODEL}/")}
+    weights = {name: digest for name, digest in listed.items() if name.endswith(".safetensors")}
+    return hashlib.sha256(json.dumps(weights, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,12 @@
-"""From chat messages to tokens: the context gives way to the length limit, the question never does."""
+"""From texts and chat messages to tokens.
 
-from collections.abc import Sequence
+The context gives way to the length limit, the question never does. A text to pre-train on loses nothing.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -23,6 +28,14 @@ class EncodedExample:
 
     input_ids: list[int]
     labels: list[int]
+    is_cut: bool  # whether context or answer lost their end to the length limit
+
+
+def encode_texts(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> Iterator[list[int]]:
+    """The tokens of texts to pre-train on, each with an end token behind it."""
+    cleaned = [_clean(tokenizer, text) for text in texts]
+    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(cleaned, add_special_tokens=False):
+        yield [*encoding.ids, cast(int, tokenizer.eos_token_id)]
 
 
 def encode_prompt(
@@ -35,11 +48,37 @@ def encode_prompt(
     """
     cleaned = [_without_special_tokens(tokenizer, message) for message in messages]
     text = _render(tokenizer, cleaned, add_generation_prompt=True)
+    return _cut(tokenizer, text, context, length)[0]
+
+
+def encode_example(
+    tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message], context: str, length: int
+) -> EncodedExample:
+    """A prompt and its answer, the last message, in at most `length` tokens; up to a third for the answer."""
+    *prompt, answer = (_without_special_tokens(tokenizer, message) for message in messages)
+    before = _render(tokenizer, prompt, add_generation_prompt=True)
+    whole = _render(tokenizer, [*prompt, answer], add_generation_prompt=False)
+    # Some templates open a reply with words that they leave out of one that is given.
+    said = whole[len(before) :] if whole.startswith(before) else answer["content"] + str(tokenizer.eos_token)
+    answered = tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
+    kept = answered[: length // 3]
+    asked, is_cut = _cut(tokenizer, before, context, length - len(kept))
+    return EncodedExample(
+        input_ids=asked + kept,
+        labels=[UNSUPERVISED] * len(asked) + kept,
+        is_cut=is_cut or len(kept) < len(answered),
+    )
+
+
+def _cut(
+    tokenizer: "PreTrainedTokenizerFast", text: str, context: str, length: int
+) -> tuple[list[int], bool]:
+    """The tokens of a prompt without as many of its context's last as are too many; whether any are."""
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     tokens: list[int] = encoding["input_ids"]
     excess = len(tokens) - length
     if excess <= 0:
-        return tokens
+        return tokens, False
     context = _clean(tokenizer, context).strip()
     begin = text.rindex(context)
     inside = [
@@ -50,20 +89,7 @@ def encode_prompt(
     if excess > len(inside):
         raise QuestionTooLong(f"without any context the prompt has more than {length} tokens: {text[-80:]!r}")
     cut = inside[-1] + 1
-    return tokens[: cut - excess] + tokens[cut:]
-
-
-def encode_example(
-    tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message], context: str, length: int
-) -> EncodedExample:
-    """A prompt and its answer, the last message, in at most `length` tokens; up to a third for the answer."""
-    *prompt, answer = (_without_special_tokens(tokenizer, message) for message in messages)
-    before = _render(tokenizer, prompt, add_generation_prompt=True)
-    whole = _render(tokenizer, [*prompt, answer], add_generation_prompt=False)
-    answered = tokenizer(whole.removeprefix(before), add_special_tokens=False, verbose=False)["input_ids"]
-    answered = answered[: length // 3]
-    asked = encode_prompt(tokenizer, prompt, context, length - len(answered))
-    return EncodedExample(asked + answered, [UNSUPERVISED] * len(asked) + answered)
+    return tokens[: cut - excess] + tokens[cut:], True
 
 
 def _render(
@@ -81,6 +107,12 @@ def _without_special_tokens(tokenizer: "PreTrainedTokenizerFast", message: Messa
 
 def _clean(tokenizer: "PreTrainedTokenizerFast", text: str) -> str:
     """An abstract that contains a control token is still an abstract: it ends no turn and opens none."""
-    for token in tokenizer.all_special_tokens:
-        text = text.replace(token, " ")
-    return text
+    return _special(tokenizer).sub(" ", text)
+
+
+@lru_cache(maxsize=8)
+def _special(tokenizer: "PreTrainedTokenizerFast") -> re.Pattern[str]:
+    """Every token with a meaning of its own, those included that a tokenizer has no name for."""
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    marks = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, marks)) or r"(?!)")

@@ -13,6 +13,12 @@ from mkailin_assets.adapters import AdapterTuning
 
 Method = Literal["full", "lora", "qlora"]
 Packing = Literal["none", "wrapped", "bfd", "bfd_split"]
+# What is trained, and the stage of a recipe that says how.
+Kind = Literal["pretrained", "finetuned"]
+STAGES: dict[Kind, Literal["pretraining", "finetuning"]] = {
+    "pretrained": "pretraining",
+    "finetuned": "finetuning",
+}
 
 
 class Stage(AdapterTuning):
@@ -63,21 +69,22 @@ RECIPES = {
             pretraining=Stage(
                 max_length=512,
                 packing="wrapped",
-                epochs=3,
-                max_steps=300,
-                batch_size=8,
+                max_steps=700,
+                batch_size=2,
                 accumulation=1,
-                learning_rate=3e-3,
+                learning_rate=1e-3,
                 warmup_steps=20,
+                evaluations=1,
             ),
             finetuning=Stage(
-                max_length=512,
-                epochs=3,
-                max_steps=300,
+                max_length=384,
+                epochs=2,
+                max_steps=400,
                 batch_size=8,
                 accumulation=1,
-                learning_rate=3e-3,
+                learning_rate=1e-3,
                 warmup_steps=20,
+                evaluations=2,
             ),
         ),
         Recipe(
@@ -169,8 +176,8 @@ def recipe_of(given: str | Mapping[str, Any]) -> Recipe:
         raise NoRecipe(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
     whole = RECIPES[name].model_dump()
     for key, value in changes.items():
-        nested = isinstance(value, Mapping) and isinstance(whole.get(key), dict)
-        whole[key] = whole[key] | dict(value) if nested else value
+        has = whole.get(key)
+        whole[key] = has | dict(value) if isinstance(has, dict) and isinstance(value, Mapping) else value
     try:
         return Recipe.model_validate(whole)
     except ValidationError as error:

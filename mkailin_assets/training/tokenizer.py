@@ -1,5 +1,7 @@
-"""A tokenizer learnt from the corpus itself: byte-level BPE with a chat template."""
+"""Tokenizers: one learnt from the corpus itself, and what a base's needs to chat and to be known again."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,25 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+# For a base without chat template: words alone, no token that it would have to learn.
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if not loop.first %}{{ '\n\n' }}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Answer: ' + message['content'] + eos_token }}"
+    "{% else %}{{ message['content'] }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAnswer:' }}{% endif %}"
+)
+
+
+def tokenizer_sha256(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """SHA-256 of what turns messages into tokens: tokenizer and chat template, hexadecimal."""
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    # How a call last padded and cut, which is no part of it.
+    whole |= {"padding": None, "truncation": None, "chat_template": tokenizer.chat_template}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
 def corpus_tokenizer(examples: pl.LazyFrame, vocabulary: int) -> "PreTrainedTokenizerFast":

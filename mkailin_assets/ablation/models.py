@@ -1,0 +1,132 @@
+"""The model of an ablated corpus: the same base, recipe and budget of tokens for each."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+import polars as pl
+
+from mkailin_assets.ablation.ablations import TAKEN_OUT
+from mkailin_assets.ablation.tables import AblatedCheckpoint
+from mkailin_assets.adapters import model_of
+from mkailin_assets.checkpoints import Published, publish_once
+from mkailin_assets.evaluation.contestants import Contestant
+from mkailin_assets.training.checkpoints import (
+    TrainingRecord,
+    base_of,
+    checkpoint_row,
+    fingerprint,
+    read_record,
+    tokenizer_folder,
+)
+from mkailin_assets.training.job import train
+from mkailin_assets.training.recipes import Kind, Recipe, Stage
+from mkailin_resources.compute import Compute
+from mkailin_resources.storage import Storage
+
+KIND = "ablated"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint in the storage root, and its record."""
+
+    published: Published
+    record: TrainingRecord
+
+
+def with_budget(recipe: Recipe, tokens: int | None) -> Recipe:
+    """The recipe with a fixed number of optimizer steps, whatever the size of a corpus.
+
+    Equal, for all corpora, are in each of the two trainings the steps, the sequences in a step and the tokens
+    that a sequence has room for: `tokens` or the first whole step beyond; without `tokens` what the recipe's
+    own `max_steps` have. A small corpus is read more often, and none stops early. Pre-training fills every
+    sequence (packing "wrapped"), fine-tuning as far as whole examples do ("bfd", where the recipe packs
+    nothing). The tokens read are fewer than there is room for by what fine-tuning leaves free, and by the
+    rest of the last step of each pass over the corpus.
+    """
+
+    def budgeted(stage: Stage, packing: str) -> Stage:
+        steps = ceil(tokens / a_step(stage)) if tokens else stage.max_steps
+        # A pass has a step at least.
+        fixed = {"max_steps": steps, "epochs": steps, "packing": packing, "patience": 0}
+        return Stage.model_validate(stage.model_dump() | fixed)
+
+    tuning = recipe.finetuning.packing
+    return recipe.model_copy(
+        update={
+            "pretraining": budgeted(recipe.pretraining, "wrapped"),
+            "finetuning": budgeted(recipe.finetuning, "bfd" if tuning == "none" else tuning),
+        }
+    )
+
+
+def a_step(stage: Stage) -> int:
+    """Tokens that an optimizer step of one process has room for."""
+    return stage.batch_size * stage.accumulation * stage.max_length
+
+
+def on_base_of(recipe: Recipe, pretrained: Path) -> Recipe:
+    """A recipe of the small Llama with that which a checkpoint began with, whose tokenizer all then share.
+
+    All of its weights are trained: of a random base an adapter alone cannot learn words. A recipe that names
+    its base stays as it is.
+    """
+    if recipe.base:
+        return recipe
+    return recipe.model_copy(update={"base": str(base_of(pretrained)), "method": "full"})
+
+
+def trained_on(
+    corpus: pl.LazyFrame, recipe: Recipe, compute: Compute, storage: Storage, log: Callable[[str], None]
+) -> tuple[Trained, Trained]:
+    """The model pre-trained on the texts of a corpus, and the same fine-tuned on its answers.
+
+    Each is trained once for the same data and recipe. Raises what `train` raises.
+    """
+
+    def trained(kind: Kind, start: TrainingRecord | None, folder: Path | None) -> Trained:
+        name = fingerprint(kind, corpus, recipe, start.fingerprint if start else "")
+        published = publish_once(
+            storage,
+            KIND,
+            name,
+            lambda out, work: train(kind, corpus, recipe, folder, out, work, compute, log),
+        )
+        return Trained(published, read_record(storage.local_folder(published.uri)))
+
+    pretrained = trained("pretrained", None, None)
+    return pretrained, trained("finetuned", pretrained.record, storage.local_folder(pretrained.published.uri))
+
+
+def ablated_checkpoint(ablation: str, pretrained: Trained, finetuned: Trained) -> pl.DataFrame:
+    """The `AblatedCheckpoint` table of an ablation."""
+    record = finetuned.record
+    row: dict[str, object] = {
+        "ablation": ablation,
+        "taken_out": TAKEN_OUT[ablation],
+        "uri": finetuned.published.uri,
+        "fingerprint": record.fingerprint,
+        "pretrained_uri": pretrained.published.uri,
+        "pretrained_fingerprint": pretrained.record.fingerprint,
+        "data_fingerprint": record.data_fingerprint,
+        "recipe": record.recipe_name,
+        "method": record.method,
+        "examples": pretrained.record.examples,
+    }
+    for stage, one in (("pretraining", pretrained), ("finetuning", finetuned)):
+        told = checkpoint_row(one.published.uri, one.record).row(0, named=True)
+        room = told["steps"] * a_step(one.record.settings) * one.record.processes
+        row |= {"base_model": told["base_model"], f"{stage}_budget": room}
+        row |= {f"{stage}_{name}": told[name] for name in ("steps", "tokens", "validation_loss")}
+        row[f"{stage}_loss"] = told["last_loss"]
+    return pl.DataFrame([row], schema=AblatedCheckpoint.create_empty().schema)
+
+
+def contestant(ablation: str, folder: Path) -> Contestant:
+    """The model of a checkpoint, as it is asked under the name of an ablation."""
+    record = read_record(folder)
+    return Contestant(
+        ablation, model_of(folder), tokenizer_folder(folder), record.fingerprint, record.tokenizer_sha256
+    )

@@ -1,0 +1,217 @@
+"""What each agent is worth: the scores of ablated models beside those of the model with all agents."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from mkailin_assets.ablation.ablations import ABLATIONS, ALL_AGENTS, TAKEN_OUT
+from mkailin_assets.ablation.corpora import differences
+from mkailin_assets.ablation.tables import AblationResult
+from mkailin_assets.evaluation import scores
+from mkailin_assets.evaluation.benchmark import SMALL, verdict_of
+from mkailin_assets.evaluation.benchmark_pictures import task_name, task_place
+from mkailin_assets.evaluation.items import ITEMS
+from mkailin_assets.intervals import CONFIDENCE
+
+REPORT = "ablation_report.md"
+HOW = (
+    "Each model was trained without one of the agents, on the same base, by the same recipe, with the same "
+    "number of steps of the same size: a smaller corpus was read more often. All are asked the same: the "
+    "held-out split of training_corpus, which no ablation changes, and PubMedQA. Differences are taken item "
+    "by item from the model with all agents."
+)
+_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
+_CHANGES = {
+    "same": "as it is",
+    "other_text": "another text",
+    "other_question": "another question",
+    "added": "added",
+    "gone": "gone",
+}
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """The ablations that were made, in their order.
+
+    `corpora` has ablation, examples (of the split train) and what `differences` counts, `checkpoints` the
+    rows of table AblatedCheckpoint; `missing` are ablations without corpus or checkpoint.
+    """
+
+    corpora: pl.DataFrame
+    checkpoints: pl.DataFrame
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        corpora: Mapping[str, pl.LazyFrame],
+        checkpoints: Mapping[str, pl.DataFrame],
+        corpus: pl.LazyFrame,
+    ) -> "Ablated":
+        """Those that have both; `corpora` are `AblatedExample`, `corpus` is `TrainingExample`."""
+        made = [name for name in ABLATIONS if name in corpora and name in checkpoints]
+        sizes = []
+        for name in made:
+            changes = differences(corpora[name], corpus)
+            examples = sum(count for change, count in changes.items() if change != "gone")
+            sizes.append({"ablation": name, "examples": examples, **changes})
+        return cls(
+            pl.DataFrame(sizes),
+            pl.concat(checkpoints[name] for name in made),
+            tuple(name for name in ABLATIONS if name not in made),
+        )
+
+    @property
+    def same_as(self) -> dict[str, str]:
+        """Of each ablation that has the model of an earlier one, which."""
+        first: dict[str, str] = {}
+        twins = {}
+        for name, fingerprint in self.checkpoints.select("ablation", "fingerprint").iter_rows():
+            if first.setdefault(fingerprint, name) != name:
+                twins[name] = first[fingerprint]
+        return twins
+
+
+def results(ablated: Ablated, answers: pl.DataFrame) -> pl.DataFrame:
+    """Table `AblationResult`; `answers` is `BenchmarkAnswer` of each model once, named as its ablation."""
+    everything = pl.DataFrame(schema=ITEMS)  # no cohorts
+    scored = scores.results(answers, everything).rename({"model": "ablation"})
+    pairs = [(name, ALL_AGENTS) for name in answers["model"].unique() if name != ALL_AGENTS]
+    key = ["ablation", "benchmark", "task", "form", "metric"]
+    leads = scores.comparisons(answers, everything, pairs=pairs).select(
+        "difference",
+        "better",
+        *key[1:],
+        ablation="model",
+        difference_low="low",
+        difference_high="high",
+    )
+    sizes = ablated.checkpoints.select(
+        "ablation", "examples", tokens=pl.col("pretraining_tokens") + pl.col("finetuning_tokens")
+    )
+    told = scored.join(leads, on=key, how="left", validate="1:1").join(sizes, on="ablation", validate="m:1")
+    named = told.with_columns(same_as=pl.lit(None, pl.String))
+    same = [
+        named.filter(ablation=other).with_columns(ablation=pl.lit(name), same_as=pl.lit(other))
+        for name, other in ablated.same_as.items()
+    ]
+    order = {name: place for place, name in enumerate(ABLATIONS)}
+    return (
+        pl.concat([named, *same])
+        .select(AblationResult.create_empty().columns)
+        .sort("benchmark", "task", "form", "metric", pl.col("ablation").replace_strict(order))
+    )
+
+
+def render(ablated: Ablated, results: pl.DataFrame) -> str:
+    """The report as Markdown."""
+    bases = ablated.checkpoints["base_model"].unique(maintain_order=True)
+    small = bases.str.contains("random weights").any()
+    lines = ["# What each agent is worth", "", HOW]
+    lines += ["", SMALL] if small else []
+    lines += ["", f"Base: {', '.join(bases)}.", "", "## In short", ""]
+    lines += [f"- {shown(name)}: {verdict}" for name, verdict in in_short(ablated, results).items()]
+    lines += ["", by_chance(results), "", "## Corpora and trainings", "", *_corpora(ablated)]
+    tasks = results.select("task", "benchmark").unique().rows()
+    for task, benchmark in sorted(tasks, key=lambda key: (task_place(key[0]), key)):
+        of_task = results.filter(task=task, benchmark=benchmark)
+        size = max(of_task["items"].to_list())
+        lines += ["", f"## {task_name(task)}", "", f"{benchmark}, {size:,} items.", ""]
+        lines += _scores(of_task)
+    return "\n".join(lines) + "\n"
+
+
+def in_short(ablated: Ablated, results: pl.DataFrame) -> dict[str, str]:
+    """Of each ablation in a sentence what came of it."""
+    told = {}
+    for name in ABLATIONS:
+        if name in ablated.missing:
+            told[name] = "not made: materialize its partitions of ablated_corpus and ablated_checkpoint"
+        elif other := ablated.same_as.get(name):
+            told[name] = f"the same data, and so the model of {shown(other)}; it is not compared"
+        elif name != ALL_AGENTS:
+            told[name] = _verdict(results.filter(ablation=name).drop_nulls("difference"))
+    return told
+
+
+def by_chance(results: pl.DataFrame) -> str:
+    """How many differences have an interval without 0, beside how many would if there were none."""
+    compared = results.filter(pl.col("same_as").is_null()).drop_nulls("difference")
+    return (
+        f"Of {compared.height} differences, {compared['better'].count()} have an interval without 0; if no "
+        f"agent were worth anything, chance would make about {(1 - CONFIDENCE) * compared.height:.0f}."
+    )
+
+
+def shown(ablation: str) -> str:
+    """An ablation as a person reads it."""
+    return ablation.replace("_", " ")
+
+
+def measure(row: Mapping[str, Any]) -> str:
+    """Task and metric of a row as a person reads them."""
+    return f"{task_name(row['task'])}: {_METRICS[row['metric']]}"
+
+
+def _verdict(leads: pl.DataFrame) -> str:
+    if leads.is_empty():
+        return f"not compared, since {shown(ALL_AGENTS)} is missing"
+    told = []
+    for better, word in ((False, "worse"), (True, "better")):
+        where = [measure(row) for row in leads.filter(better=better).iter_rows(named=True)]
+        told += [f"{word} in {len(where)} ({'; '.join(where)})"] if where else []
+    found = " and ".join(told) or "no difference that chance could not make"
+    return f"of {leads.height} measures, {found}"
+
+
+def _corpora(ablated: Ablated) -> list[str]:
+    rows = []
+    both = ablated.corpora.join(ablated.checkpoints.drop("examples"), on="ablation", maintain_order="left")
+    for row in both.iter_rows(named=True):
+        losses = [row[f"{stage}_validation_loss"] for stage in ("pretraining", "finetuning")]
+        rows.append(
+            [
+                shown(row["ablation"]),
+                TAKEN_OUT[row["ablation"]],
+                *(f"{row[name]:,}" for name in ("examples", *_CHANGES)),
+                *(f"{row[f'{stage}_tokens']:,}" for stage in ("pretraining", "finetuning")),
+                *("" if loss is None else f"{loss:.3f}" for loss in losses),
+            ]
+        )
+    head = ["ablation", "without", "examples", *_CHANGES.values()]
+    head += ["tokens of pre-training", "of fine-tuning", "held-out loss, texts", "held-out loss, answers"]
+    return _table(head, rows)
+
+
+def _scores(of_task: pl.DataFrame) -> list[str]:
+    rows = []
+    for row in of_task.iter_rows(named=True):
+        number = ".3f" if row["metric"] == "bits_per_byte" else ".1%"
+        value, low, high = (f"{row[name]:{number}}" for name in ("value", "low", "high"))
+        rows.append(
+            [
+                _METRICS[row["metric"]],
+                row["form"],
+                shown(row["ablation"]),
+                f"{value} ({low} to {high})",
+                _lead(row),
+            ]
+        )
+    return _table(["measure", "answer", "ablation", "score (interval)", "difference (interval)"], rows)
+
+
+def _lead(row: Mapping[str, Any]) -> str:
+    if row["same_as"]:
+        return f"the model of {shown(row['same_as'])}"
+    if row["difference"] is None:
+        return ""
+    named = {"model": shown(row["ablation"]), "other": shown(ALL_AGENTS)}
+    interval = {"low": row["difference_low"], "high": row["difference_high"]}
+    return verdict_of({**row, **named, **interval})
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
