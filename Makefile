@@ -70,7 +70,7 @@ ablate: env ## distill, and the models without one of the agents each, beside th
 	@$(with_home) $(BIN)/python -m mkailin_assets.distill --ablate
 
 serve: env ## talk to the fine-tuned model: an OpenAI-compatible endpoint on 127.0.0.1:8000 (PORT=...)
-	@exec $(BIN)/python -m mkailin_assets.training.serve $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --port $(or $(PORT),8000)
+	@exec env -u OMP_NUM_THREADS $(BIN)/python -m mkailin_assets.training.serve $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") --port $(or $(PORT),8000)
 
 export: env ## the fine-tuned model as one folder, adapter and base merged: TO=folder
 	@$(BIN)/python -m mkailin_assets.training.export "$(TO)" $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)")

@@ -1,13 +1,14 @@
 """Answers to PubMedQA's questions: our harness against calling lm-evaluation-harness directly.
 
-A small Llama of random weights, its tokenizer learnt from the abstracts; both protocols, by likelihood and in
-writing, from the folder of the model to the last answer. Ours keeps every answer on the way. Beside it
-`lm_eval.simple_evaluate` on the same model, with the same tasks over JSON lines, as its users call it: that
-gives scores and keeps nothing. In turn, in this process, on one thread; CPU time, median of the rounds.
+A small Llama, its tokenizer learnt from the abstracts, that has seen the answers for a minute, so that it
+gives all of them, right and wrong. Both protocols, by likelihood and in writing, from the folder of the model
+to the last answer. Ours keeps every answer on the way. Beside it `lm_eval.simple_evaluate` on the same model,
+with the same task files over JSON lines, as its users call it; it gives scores, and keeps nothing. In turn, in
+this process, on one thread; CPU time, median of the rounds.
 
-`max_accuracy_difference` is that of the scores, the largest of the tasks; among them is the task for PubMedQA
-that lm-evaluation-harness itself has, over the same questions. With MKAILIN_REAL_DATA the 500 questions of
-`pubmedqa/pqal_dev500.json`, else those of the sample.
+`max_accuracy_difference` is the largest difference of their scores; among them is that of the task for
+PubMedQA which lm-evaluation-harness itself has, over the same questions. With MKAILIN_REAL_DATA the 500
+questions of `pubmedqa/pqal_dev500.json`, else those of the sample.
 """
 
 import io
@@ -28,6 +29,7 @@ from mkailin_assets.evaluation.harness import SHOWN, task_settings
 from mkailin_assets.evaluation.items import measured_items
 from mkailin_assets.evaluation.rules import EvaluationRules
 from mkailin_assets.trainer import one_thread
+from mkailin_assets.training.checkpoints import load
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.sample import PUBMEDQA_FILE
@@ -35,6 +37,7 @@ from mkailin_resources.storage import Storage
 
 _ROUNDS = 3
 _BATCH = 16
+_STEPS, _LEARNING_RATE = 120, 3e-3
 _TASKS = ("pubmedqa_reasoning_required", "pubmedqa_question_only")
 _STOCK = "pubmedqa"
 
@@ -54,8 +57,10 @@ def run() -> Report:
 def _compare(items: pl.DataFrame, folder: Path) -> Report:
     make_base(items["context"].list.join(" "), 4096, 512, 1, folder)
     model = folder / BASE
+    _teach(model, items)
     contestant = Contestant("base", ModelName(str(model)), model, "base", "")
     wanted = _direct_tasks(items, folder)
+    _ours(contestant, items.head(1), folder / "first")
     ours: list[dict[str, float]] = []
     direct: list[dict[str, float]] = []
     seconds = interleaved_medians(
@@ -89,6 +94,26 @@ def _compare(items: pl.DataFrame, folder: Path) -> Report:
             Goal("time_ratio", ratio, 1.05, at_least=False),
         ],
     )
+
+
+def _teach(folder: Path, items: pl.DataFrame) -> None:
+    """Have a model see some of the answers: enough to answer with all of the words, too little to be right."""
+    import torch
+
+    model, tokenizer = load(ModelName(str(folder)), folder)
+    texts = [
+        f"Question: {question}\nAnswer: {gold}\n\n"
+        for question, gold in items.select("question", "gold").iter_rows()
+    ]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
+    for step in range(_STEPS):
+        batch = [texts[(step * _BATCH + place) % len(texts)] for place in range(_BATCH)]
+        tokens = tokenizer(batch, padding=True, return_tensors="pt")
+        labels = tokens["input_ids"].masked_fill(tokens["attention_mask"] == 0, -100)
+        model(**tokens, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.save_pretrained(folder)
 
 
 def _ours(contestant: Contestant, items: pl.DataFrame, root: Path) -> dict[str, float]:

@@ -32,7 +32,7 @@ from mkailin_resources.models.model_name import ModelName
 _ROWS, _HELD_OUT, _CONTEXT_WORDS, _QUESTION_WORDS = 300, 16, 180, 14
 _ROUNDS = 5
 _WORK: dict[Kind, Method] = {"pretrained": "full", "finetuned": "lora"}
-_STAGE = {"max_length": 512, "max_steps": 8, "batch_size": 8, "epochs": 9, "evaluations": 2}
+_STAGE = {"max_length": 512, "max_steps": 6, "batch_size": 8, "epochs": 9, "evaluations": 2}
 
 
 def run() -> Report:

@@ -58,21 +58,6 @@ def macro_f1(
     return _bootstrap(gold, [predicted], labels, macro_f1_of_counts)
 
 
-def paired_differences(
-    gold: Sequence[str],
-    ours: Sequence[str | None],
-    theirs: Sequence[str | None],
-    labels: Sequence[str] = DECISIONS,
-) -> dict[str, Estimate]:
-    """Lead of our accuracy and macro-F1 over theirs on the same items; seeded bootstrap intervals."""
-    right = [(one == label, other == label) for label, one, other in zip(gold, ours, theirs, strict=True)]
-    only = (right.count((True, False)), right.count((False, True)))
-    return {
-        "accuracy": share_difference(*only, len(right)),
-        "macro_f1": macro_f1_difference(gold, ours, theirs, labels),
-    }
-
-
 def share_difference(only_ours: int, only_theirs: int, of: int) -> Estimate:
     """Lead of our share over theirs, of items that one of us alone has right; seeded bootstrap interval."""
     import numpy as np
@@ -123,11 +108,6 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
         drawn = generator.integers(items, size=(place.stop - place.start, items))
         resampled[place] = above[drawn].sum(axis=1) / below[drawn].sum(axis=1)
     return _percentiles(above.sum() / below.sum(), resampled)
-
-
-def accuracy_of_counts(counts: "np.ndarray") -> "np.ndarray":
-    """Accuracy of confusion counts [..., gold, predicted]."""
-    return counts.trace(axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
 
 
 def macro_f1_of_counts(counts: "np.ndarray") -> "np.ndarray":

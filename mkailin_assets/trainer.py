@@ -228,8 +228,8 @@ def _resume(trainer: Any, last: Path, log: Callable[[str], None]) -> "TrainerSta
 
 def _is_over(state: "TrainerState") -> bool:
     """Whether the training of a state was to take no other step: it had taken all, or stopped early."""
-    control: Any = state.stateful_callbacks["TrainerControl"]
-    return bool(control["args"]["should_training_stop"])
+    callbacks: Any = state.stateful_callbacks
+    return bool(callbacks["TrainerControl"]["args"]["should_training_stop"])
 
 
 def _take_no_step(trainer: Any) -> None:
@@ -261,9 +261,8 @@ def _advice(trainer: Any, said: str) -> str:
     """What to change so that a training fits into memory."""
     args, step = trainer.args, trainer.state.global_step + 1
     asked = re.search(r"allocate ([\d.]+ [KMG]iB|\d+ bytes)", said)
-    found = f"out of memory at step {step} of {args.max_steps}" + (
-        f", which asked for {asked[1]}" if asked else ""
-    )
+    wanted = f", which asked for {asked[1]}" if asked else ""
+    found = f"out of memory at step {step} of {args.max_steps}{wanted}"
     batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
     if batch > 1:
         part = next(factor for factor in range(2, batch + 1) if batch % factor == 0)

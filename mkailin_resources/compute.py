@@ -169,9 +169,9 @@ def _run_until_the_parent_ends(module: str, arguments: list[str]) -> None:
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     except Exception as error:
-        if type(error).__name__ not in _OF_CHILDREN:
-            # At once, so that nothing of another process is between the lines.
-            sys.stderr.write(f"{traceback.format_exc()}{_ERROR}{' '.join(str(error).split())}\n")
+        told = f"{traceback.format_exc()}{_ERROR}{' '.join(str(error).split())}\n"
+        # At once, so that nothing of another process is between the lines.
+        sys.stderr.write(f"{error}\n" if type(error).__name__ in _OF_CHILDREN else told)
         raise SystemExit(1) from error
 
 

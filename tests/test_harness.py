@@ -353,19 +353,19 @@ def test_a_prompt_too_long_loses_its_beginning_and_is_counted(lm: Any) -> None:
 def test_of_the_corpus_a_prompt_too_long_loses_the_end_of_its_context(lm: Any) -> None:
     words = " ".join(f"word{place}" for place in range(300))
     items = held_out(2).with_columns(context=pl.concat_list(pl.lit("The source. " + words)))
-    seen: list[str] = []
-    encode = lm.tok_encode
-    lm.tok_encode = lambda text, *more, **how: seen.append(text) or encode(text, *more, **how)
+    asked: list[tuple[str, str]] = []
+    rate = lm.loglikelihood
+    lm.loglikelihood = lambda requests: asked.extend(it.args for it in requests) or rate(requests)
     try:
         said = {name: ask(lm, task_of(items, name)) for name in ("corpus_decision", "corpus_answer")}
     finally:
-        del lm.tok_encode
+        del lm.loglikelihood
     assert all(part["cut"].all() for part in said.values())
-    fitting = [text for text in seen if len(encode(text)) <= WINDOW + 1 and text.endswith(items["answer"][0])]
-    longest = max(fitting, key=len)
-    assert longest.startswith("<|begin|><|user|>Context: The source. word0 word1 ")
-    assert items["question"][0] in longest
-    assert len(encode(longest)) > WINDOW - 10
+    assert len(asked) == 2 * 3 + 2
+    for prompt, answer in asked:
+        assert prompt.startswith("<|begin|><|user|>Context: The source. word0 word1 ")
+        assert items["question"][0 if "amarin" in prompt else 1] in prompt
+        assert WINDOW - 10 < len(lm.tok_encode(prompt + answer)) <= WINDOW + 1
 
 
 def test_an_answer_longer_than_the_model_takes_fails_alone(lm: Any) -> None:

@@ -94,9 +94,11 @@ def test_it_says_whose_chat_template_it_has(template: str, said: str) -> None:
     assert said in model_card(record(template=template))
 
 
-def test_no_folder_of_this_machine_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [True, False])
+def test_no_folder_of_this_machine_is_named(is_there: bool, tmp_path: Path) -> None:
     base = tmp_path / "my-model"
-    base.mkdir()
+    if is_there:
+        base.mkdir()
     text = model_card(record(base=str(base)))
     assert str(tmp_path) not in text
     assert told(text)["base"] == f"`my-model@{COMMIT}`"

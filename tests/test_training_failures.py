@@ -222,19 +222,20 @@ from mkailin_assets.trainer import OutOfMemory, train_to_the_end
 batch, accumulation, said = 4096, 1, []
 def trainer():
     given = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-    rows = 4096
-    return tiny_trainer(Path(sys.argv[1]), eval_strategy="no", save_strategy="no", max_steps=1, rows=rows, **given)
+    given |= {"rows": 4096, "eval_strategy": "no", "save_strategy": "no", "max_steps": 1}
+    return tiny_trainer(Path(sys.argv[1]), **given)
 
 first = trainer()
 now = int(re.search(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (now + 250_000_000, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (now + 120_000_000, resource.RLIM_INFINITY))
 for _ in range(8):
     try:
         course = train_to_the_end(first, Path(sys.argv[1]), lambda line: None)
     except OutOfMemory as error:
         said.append(str(error))
         del first
-        batch, accumulation = (int(found) for found in re.findall(r"(?:batch_size|accumulation) (\\d+)", said[-1]))
+        found = re.findall(r"(?:batch_size|accumulation) (\\d+)", said[-1])
+        batch, accumulation = map(int, found)
         first = trainer()
     else:
         break
@@ -272,8 +273,8 @@ def test_out_of_memory_names_the_settings_that_fit(tmp_path: Path) -> None:
             False,
             False,
             False,
-            "max_length 512 (it is 1024), or gradient_checkpointing true, or method lora, which trains adapters "
-            "alone, or a smaller base",
+            "max_length 512 (it is 1024), or gradient_checkpointing true, or method lora, which trains "
+            "adapters alone, or a smaller base",
         ),
         (
             True,

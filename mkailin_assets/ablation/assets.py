@@ -151,7 +151,7 @@ def ablated_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
     chosen = models.on_base_of(wanted, storage.local_folder(uri))
     compute = replace(compute, tracking=str(storage.scratch() / "tracking"))
     compute.check()
-    pretrained, finetuned = models.trained_on(ablated_corpus, chosen, compute, storage, context.log.info)
+    pretrained, finetuned = models.trained(ablated_corpus, chosen, compute, storage, context.log.info)
     checkpoint = models.ablated_checkpoint(context.partition_key, pretrained, finetuned)
     if not wanted.base:
         # By itself it has no name: it lies in that folder alone.

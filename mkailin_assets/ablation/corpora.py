@@ -91,7 +91,7 @@ class Agents:
     def pairs(self, asked: Asked, citations: pl.DataFrame, branch: str) -> pl.DataFrame:
         """`EvaluatedQA` of what is asked. Raises what `ask` raises.
 
-        A rule about what a search finds judges no pair for which there was none.
+        Where nothing was searched for, no rule about what a search finds judges a pair.
         """
         found = asked.contexts["contexts"].explode(empty_as_null=False).struct.field("pmid")
         texts = _NO_TEXTS if found.is_empty() else self.texts(found)
@@ -99,7 +99,8 @@ class Agents:
             asked.questions, asked.contexts, citations, texts, self.answerer, branch, self.ask
         )
         judged = entailments(generated, self.judge, self.ask)
-        rules = self.rules.model_copy(update={"max_source_rank": None}) if found.is_empty() else self.rules
+        is_searched = asked.contexts["encoder"].is_not_null().any()
+        rules = self.rules if is_searched else self.rules.model_copy(update={"max_source_rank": None})
         return evaluate(generated, asked.contexts, asked.preferences, judged, self.specificity, rules)
 
 
@@ -150,14 +151,14 @@ def ablated_corpus(  # noqa: PLR0917
         _pairs_of(ablation, branch, lineage, agents).write_parquet(path)
         pairs[branch] = pl.scan_parquet(path)
     held_out = lineage.training_corpus.filter(pl.col("split") != "train")
-    assembly = trained_on(assemble(pairs, current, benchmark, rules), held_out, rules)
+    assembly = not_held_out(assemble(pairs, current, benchmark, rules), held_out, rules)
     rows = streamed(
         lambda: _rows(pairs, assembly.kept, held_out, rules), AblatedExample.create_empty().schema
     )
     return AblatedCorpus(rows, assembly.kept, assembly.exclusions)
 
 
-def trained_on(assembly: Assembly, held_out: pl.LazyFrame, rules: CorpusRules) -> Assembly:
+def not_held_out(assembly: Assembly, held_out: pl.LazyFrame, rules: CorpusRules) -> Assembly:
     """Of an assembly the split train, without questions that `held_out` (`TrainingExample`) asks too."""
     kept = assembly.kept.filter(split="train")
     asked = ["pmid", "question"]

@@ -28,6 +28,10 @@ from mkailin_resources.storage import Storage
 KIND = "ablated"
 
 
+class OtherBase(ValueError):
+    """The recipe and the pre-trained checkpoint do not begin with the same kind of base."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint in the storage root, and its record."""
@@ -44,13 +48,14 @@ def with_budget(recipe: Recipe, tokens: int | None) -> Recipe:
     own `max_steps` have. A small corpus is read more often, and none stops early. Pre-training fills every
     sequence (packing "wrapped"), fine-tuning as far as whole examples do ("bfd", where the recipe packs
     nothing). The tokens read are fewer than there is room for by what fine-tuning leaves free, and by the
-    rest of the last step of each pass over the corpus.
+    rest of the last step of each pass over the corpus. Several processes each take such steps, and read as
+    many times more.
     """
 
     def budgeted(stage: Stage, packing: str) -> Stage:
         steps = ceil(tokens / a_step(stage)) if tokens else stage.max_steps
         # A pass has a step at least.
-        fixed = {"max_steps": steps, "epochs": steps, "packing": packing, "patience": 0}
+        fixed = {"max_steps": steps, "epochs": steps, "packing": packing, "patience": 0, "evaluations": 1}
         return Stage.model_validate(stage.model_dump() | fixed)
 
     tuning = recipe.finetuning.packing
@@ -71,14 +76,19 @@ def on_base_of(recipe: Recipe, pretrained: Path) -> Recipe:
     """A recipe of the small Llama with that which a checkpoint began with, whose tokenizer all then share.
 
     All of its weights are trained: of a random base an adapter alone cannot learn words. A recipe that names
-    its base stays as it is.
+    its base stays as it is. Raises `OtherBase` where the checkpoint began with a model that has a name.
     """
     if recipe.base:
         return recipe
+    if began_with := read_record(pretrained).base:
+        raise OtherBase(
+            f"recipe {recipe.name} begins with a small Llama, and pretrained_checkpoint with {began_with}: "
+            "materialize pretrained_checkpoint by that recipe, or take another recipe for the ablations"
+        )
     return recipe.model_copy(update={"base": str(base_of(pretrained)), "method": "full"})
 
 
-def trained_on(
+def trained(
     corpus: pl.LazyFrame, recipe: Recipe, compute: Compute, storage: Storage, log: Callable[[str], None]
 ) -> tuple[Trained, Trained]:
     """The model pre-trained on the texts of a corpus, and the same fine-tuned on its answers.
@@ -86,7 +96,7 @@ def trained_on(
     Each is trained once for the same data and recipe. Raises what `train` raises.
     """
 
-    def trained(kind: Kind, start: TrainingRecord | None, folder: Path | None) -> Trained:
+    def stage(kind: Kind, start: TrainingRecord | None, folder: Path | None) -> Trained:
         name = fingerprint(kind, corpus, recipe, start.fingerprint if start else "")
         published = publish_once(
             storage,
@@ -96,8 +106,8 @@ def trained_on(
         )
         return Trained(published, read_record(storage.local_folder(published.uri)))
 
-    pretrained = trained("pretrained", None, None)
-    return pretrained, trained("finetuned", pretrained.record, storage.local_folder(pretrained.published.uri))
+    first = stage("pretrained", None, None)
+    return first, stage("finetuned", first.record, storage.local_folder(first.published.uri))
 
 
 def ablated_checkpoint(ablation: str, pretrained: Trained, finetuned: Trained) -> pl.DataFrame:

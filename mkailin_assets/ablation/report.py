@@ -19,8 +19,9 @@ REPORT = "ablation_report.md"
 HOW = (
     "Each model was trained without one of the agents, on the same base, by the same recipe, with the same "
     "number of steps of the same size: a smaller corpus was read more often. All are asked the same: the "
-    "held-out split of training_corpus, which no ablation changes, and PubMedQA. Differences are taken item "
-    "by item from the model with all agents."
+    "held-out split of training_corpus, which no ablation changes, and PubMedQA. That split is shown with "
+    "its contexts, a form that the model without retrieval was not trained on. Differences are taken item by "
+    "item from the model with all agents."
 )
 _METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
 _CHANGES = {
@@ -30,6 +31,10 @@ _CHANGES = {
     "added": "added",
     "gone": "gone",
 }
+
+
+class NothingAblated(ValueError):
+    """No ablation has both its corpus and its model."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,16 @@ class Ablated:
         checkpoints: Mapping[str, pl.DataFrame],
         corpus: pl.LazyFrame,
     ) -> "Ablated":
-        """Those that have both; `corpora` are `AblatedExample`, `corpus` is `TrainingExample`."""
+        """Those that have both; `corpora` are `AblatedExample`, `corpus` is `TrainingExample`.
+
+        Raises `NothingAblated`.
+        """
         made = [name for name in ABLATIONS if name in corpora and name in checkpoints]
+        if not made:
+            raise NothingAblated(
+                "no ablation has both a corpus and a model: materialize ablated_checkpoint of those that "
+                f"ablated_corpus has ({', '.join(corpora)})"
+            )
         sizes = []
         for name in made:
             changes = differences(corpora[name], corpus)
@@ -153,7 +166,7 @@ def shown(ablation: str) -> str:
 
 def measure(row: Mapping[str, Any]) -> str:
     """Task and metric of a row as a person reads them."""
-    return f"{task_name(row['task'])}: {_METRICS[row['metric']]}"
+    return f"{task_name(row['task'])}, {_METRICS[row['metric']]}"
 
 
 def _verdict(leads: pl.DataFrame) -> str:

@@ -22,6 +22,8 @@ import polars as pl
 from mkailin_assets.evaluation.items import CORPUS
 from mkailin_assets.evaluation.rules import Form
 from mkailin_assets.trainer import OutOfMemory, one_thread
+from mkailin_resources.models.interface import ModelUnavailable
+from mkailin_resources.models.model_files import first_line
 from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.models.vllm_model import VllmModel, release
 
@@ -127,7 +129,12 @@ def ask(lm: Any, task: Task) -> pl.DataFrame:
     is_fitted = task.items["kind"][0] == CORPUS and not is_read
     with _quiet(), _memory(task):
         fitted = [_fitted(lm, settings, doc, through) for doc in docs] if is_fitted else docs
-        given = {"task": task.name, "custom_dataset": lambda **_: {"test": Dataset.from_list(fitted)}}
+        given = {
+            "task": task.name,
+            "custom_dataset": lambda **_: {"test": Dataset.from_list(fitted)},
+            # Compiled once: as a text it would be compiled for each item.
+            "doc_to_text": lambda doc: _template(settings["doc_to_text"]).render(**doc),
+        }
         loaded = TaskManager(include_defaults=False).load({**settings, **given})
         found = evaluate(lm=lm, task_dict=loaded, bootstrap_iters=0, apply_chat_template=through)
         rows = [_row(lm, settings, sample) for sample in found["samples"][task.name]]
@@ -266,15 +273,22 @@ def on_vllm(model: ModelName, tokenizer: Path, arguments: Mapping[str, Any]) -> 
     runner = VllmModel(model, engine_arguments=tuple(arguments.items()))
     runner.check()
     release()
-    from lm_eval.models.vllm_causallms import VLLM
-    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+    given = runner.arguments() | {"tokenizer": str(tokenizer), "tokenizer_revision": None}
+    try:
+        from lm_eval.models.vllm_causallms import VLLM
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    given = runner._arguments() | {"tokenizer": str(tokenizer), "tokenizer_revision": None}
-    with _quiet():
-        # Of the prompts that it rates, vLLM has to write one token more.
-        lm = type("Watching", (_Watching, VLLM), {"beyond": -1})(
-            pretrained=given.pop("model"), lora_local_path=model.adapter or None, **given
-        )
+        with _quiet():
+            # Of the prompts that it rates, vLLM has to write one token more.
+            lm = type("Watching", (_Watching, VLLM), {"beyond": -1})(
+                pretrained=given.pop("model"), lora_local_path=model.adapter or None, **given
+            )
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
+        raise ModelUnavailable(
+            f"vLLM cannot start {model}: {first_line(error)}; more stands in the log. If memory is short, "
+            'lower max_model_len in MKAILIN_VLLM_ARGUMENTS; or set "engine" in MKAILIN_EVALUATION_RULES to '
+            '"transformers"'
+        ) from error
     try:
         yield lm
     finally:

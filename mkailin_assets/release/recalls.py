@@ -10,7 +10,7 @@ from mkailin_assets.release.tables import ReleaseRecall
 from mkailin_resources.storage import Storage
 
 # The trainings whose data are the rows of a corpus.
-TRAININGS = ("finetuned",)
+TRAININGS = ("pretrained", "finetuned", "ablated")
 
 
 def release_recalls(

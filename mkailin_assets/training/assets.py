@@ -18,7 +18,7 @@ from mkailin_assets.training.checkpoints import (
     read_record,
 )
 from mkailin_assets.training.job import train
-from mkailin_assets.training.recipes import RECIPES, STAGES, Kind, Recipe, recipe_of
+from mkailin_assets.training.recipes import RECIPES, STAGES, Kind, Recipe, changed, recipe_of
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_resources.compute import Compute
 from mkailin_resources.storage import Storage
@@ -43,11 +43,9 @@ class TrainingConfig(TrainingOverrides):
     def changed(self, recipe: Recipe, kind: Kind) -> Recipe:
         """The recipe with what was changed of it and of one of its stages; raises `NoRecipe`."""
         chosen = recipe_of(self.recipe) if self.recipe else recipe
-        shared = ("method", "lora_rank", "lora_alpha")
-        given = {name: value for name in shared if (value := getattr(self, name)) is not None}
-        stage = STAGES[kind]
-        staged = self.over(getattr(chosen, stage))
-        return Recipe.model_validate(chosen.model_dump() | given | {stage: staged.model_dump()})
+        given = self.model_dump(exclude={"recipe"}, exclude_none=True)
+        shared = {name: given.pop(name) for name in ("method", "lora_rank", "lora_alpha") if name in given}
+        return changed(chosen, shared | {STAGES[kind]: given})
 
 
 @dg.asset(

@@ -45,7 +45,7 @@ def model_card(record: TrainingRecord, is_export: bool = False) -> str:
         is_whole=is_export or record.method == "full",
         folder="FOLDER" if is_export else f"FOLDER/{MODEL}",
         # Of a folder the name alone: where it lies is nobody's business, and the Hub has no model of it.
-        base_of_hub=record.base if record.base and not base.is_folder else "",
+        base_of_hub=record.base if base.shown == record.base and not base.is_folder else "",
         base=base.shown,
         has_base=any(name.startswith(f"{BASE}/") for name in record.sha256),
         licence=licence(record),

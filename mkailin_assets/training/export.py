@@ -197,7 +197,7 @@ def _ends(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
 def _merge(checkpoint: Path, folder: Path) -> None:
     from peft import PeftModel
 
-    own: Any = "auto"
+    own: Any = "auto"  # the precision that the base was saved in
     base = adapters.load_base(adapters.base_of(checkpoint), "CAUSAL_LM", 0, in_4_bits=False, dtype=own)
     network = PeftModel.from_pretrained(base, adapters.model_of(checkpoint).adapter)
     merged: Any = network.merge_and_unload(safe_merge=True)

@@ -38,6 +38,7 @@ from mkailin_assets.training.tokenizer import PLAIN_TEMPLATE, corpus_tokenizer, 
 from mkailin_resources.compute import Compute, Tracker
 from mkailin_resources.models import model_files
 from mkailin_resources.models.model_name import ModelName
+from mkailin_resources.training_checkpoints import sha256
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -157,7 +158,7 @@ def train(  # noqa: PLR0917
         template=template,
     )
     (folder / CARD).write_text(model_card(record), encoding="utf-8")
-    record = record.model_copy(update={"sha256": adapters.files_of(folder)})
+    record.sha256[CARD] = sha256(folder / CARD)
     adapters.write_record(record, folder)
     return record
 
@@ -232,7 +233,11 @@ def _check_rank(record: TrainingRecord, recipe: Recipe) -> None:
 def _config(model: ModelName) -> "PretrainedConfig":
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(model.name, revision=model_files.commit(model), trust_remote_code=False)
+    revision = model_files.commit(model)
+    try:
+        return AutoConfig.from_pretrained(model.name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise model_files.unavailable(model, error) from error
 
 
 def _launched(job: Job, compute: Compute, log: Log) -> Result:
@@ -290,12 +295,13 @@ def make_trainer(job: Job) -> Any:
         "include_num_input_tokens_seen": "all" if packs else "non_padding",
         "gradient_checkpointing": torch.cuda.is_available() and job.recipe.gradient_checkpointing,
         "eval_steps": looks,
+        "ddp_find_unused_parameters": False,
         "report_to": [job.tracker],
     }
-    model = load_start(job)
+    arguments = SFTConfig(**given)  # first: by it a process finds its GPU and the others
     return adapters.own_trainer(SFTTrainer)(
-        model=model,
-        args=SFTConfig(**given),
+        model=load_start(job),
+        args=arguments,
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=adapters.load_tokenizer(ModelName(str(job.tokenizer))),

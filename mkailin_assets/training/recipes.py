@@ -174,7 +174,12 @@ def recipe_of(given: str | Mapping[str, Any]) -> Recipe:
     changes = {"name": given} if isinstance(given, str) else dict(given)
     if (name := changes.pop("name", None)) not in RECIPES:
         raise NoRecipe(f"there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-    whole = RECIPES[name].model_dump()
+    return changed(RECIPES[name], changes)
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with some of its settings different, those of a stage as an object; raises `NoRecipe`."""
+    whole = recipe.model_dump()
     for key, value in changes.items():
         has = whole.get(key)
         whole[key] = has | dict(value) if isinstance(has, dict) and isinstance(value, Mapping) else value
@@ -182,4 +187,5 @@ def recipe_of(given: str | Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(whole)
     except ValidationError as error:
         fault = error.errors()[0]
-        raise NoRecipe(f"recipe {name}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+        where = ".".join(map(str, fault["loc"]))
+        raise NoRecipe(f"recipe {recipe.name}: {where}: {fault['msg']}") from error

@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,6 +45,7 @@ from mkailin_resources.models.vllm_model import VllmModel
 from mkailin_resources.profiles import InvalidSetting, Settings
 from mkailin_resources.storage import Storage, StorageError
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _END_S = 30  # for requests that are being answered, and for vLLM to give the GPU back
 _TOKENS = 200  # of the reply that is shown how to ask for
 
@@ -83,7 +85,7 @@ class Trained(NamedTuple):
         for part in ("refs", "snapshots"):
             (cached / part).mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            (cached / "snapshots" / self.record.fingerprint).symlink_to(whole)
+            (cached / "snapshots" / self.record.fingerprint).symlink_to(Path("../../..") / whole.name)
         (cached / "refs" / "main").write_text(self.record.fingerprint)
         return hub
 
@@ -91,7 +93,9 @@ class Trained(NamedTuple):
         folder = self.storage.scratch() / "served" / self.record.fingerprint
         target = folder / name
         with self.storage.turn("served"), writing(target):
-            if not target.is_dir():
+            is_whole = target.is_dir() and all(path.exists() for path in target.iterdir())
+            if not is_whole:  # a checkpoint that is linked to may have moved
+                shutil.rmtree(target, ignore_errors=True)
                 folder.mkdir(parents=True, exist_ok=True)
                 with self.storage.scratch_folder("serving") as scratch:
                     write(scratch / name)
@@ -121,7 +125,7 @@ def server_of(trained: Trained, vllm: Mapping[str, Any], host: str, port: int) -
         model, settings = model_of(checkpoint), str(trained.settings())
         more = ["--served-model-name", base_of(checkpoint).shown, "--lora-modules", f"{name}={model.adapter}"]
         more += ["--tokenizer", settings, "--generation-config", settings]
-    flags = _flags(VllmModel(model, engine_arguments=arguments)._arguments())
+    flags = _flags(VllmModel(model, engine_arguments=arguments).arguments())
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *address, *more, *flags]
     return Server("vLLM", command, {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"})
 
@@ -158,6 +162,7 @@ def run(server: Server, url: str, ready: str) -> None:
 
     Raises `CannotServe` where it ends by itself.
     """
+    before = {number: signal.getsignal(number) for number in _ENDING}
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = subprocess.Popen(
         server.command,
@@ -172,15 +177,18 @@ def run(server: Server, url: str, ready: str) -> None:
                 time.sleep(0.3)
         if process.returncode is None:
             print(ready, flush=True)
-        code = process.wait()
+        code: int | None = process.wait()
     except KeyboardInterrupt:
-        return
+        code = None
     finally:
         _end(process)
-    raise CannotServe(
-        f"{server.engine} ended with {code}; why stands above. If memory is short, lower max_model_len in "
-        "MKAILIN_VLLM_ARGUMENTS, or serve a smaller model"
-    )
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code is not None:
+        raise CannotServe(
+            f"{server.engine} ended with {code}; why stands above. If memory is short, serve a smaller model "
+            "or lower gpu_memory_utilization or max_model_len of vLLM in MKAILIN_VLLM_ARGUMENTS"
+        )
 
 
 def _end_with_parent() -> Callable[[], object] | None:
@@ -200,7 +208,8 @@ def _answers(session: requests.Session, url: str) -> bool:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Ask it to end, then end what is left of its session."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)  # another Ctrl-C would leave processes
     with suppress(subprocess.TimeoutExpired):
         process.terminate()
         process.wait(_END_S)

@@ -106,7 +106,7 @@ class VllmModel:
 
     def engine(self) -> "Engine":
         """The engine of this model, started if it is not running; raises `ModelUnavailable`."""
-        arguments = self._arguments()
+        arguments = self.arguments()
         former = next(iter(_running), None)
         if former is None or former.arguments != arguments or former.closed:
             release()
@@ -121,7 +121,7 @@ class VllmModel:
         own = (self.model.adapter,) if self.model.adapter else ()
         return tuple(sorted({*own, *self.adapters}))
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """What `vllm.LLM` is called with."""
         commit = model_files.commit(self.model)
         adapters = self._adapters()
