@@ -1,10 +1,10 @@
 """Answers to PubMedQA's questions: our harness against calling lm-evaluation-harness directly.
 
-A small Llama, its tokenizer learnt from the abstracts, that has seen the answers for a minute, so that it
-gives all of them, right and wrong. Both protocols, by likelihood and in writing, from the folder of the model
-to the last answer. Ours keeps every answer on the way. Beside it `lm_eval.simple_evaluate` on the same model,
-with the same task files over JSON lines, as its users call it; it gives scores, and keeps nothing. In turn, in
-this process, on one thread; CPU time, median of the rounds.
+A small Llama, its tokenizer learnt from the abstracts, that has learnt a few of the answers by heart, so that
+it gives all of them, right and wrong. Both protocols, by likelihood and in writing, from the folder of the
+model to the last answer. Ours keeps every answer on the way. Beside it `lm_eval.simple_evaluate` on the same
+model, with the same task files over JSON lines, as its users call it; it gives scores, and keeps nothing. In
+turn, in this process, on one thread; CPU time, median of the rounds.
 
 `max_accuracy_difference` is the largest difference of their scores; among them is that of the task for
 PubMedQA which lm-evaluation-harness itself has, over the same questions. With MKAILIN_REAL_DATA the 500
@@ -37,7 +37,7 @@ from mkailin_resources.storage import Storage
 
 _ROUNDS = 3
 _BATCH = 16
-_STEPS, _LEARNING_RATE = 120, 3e-3
+_LEARNT, _STEPS, _LEARNING_RATE = 64, 160, 3e-3
 _TASKS = ("pubmedqa_reasoning_required", "pubmedqa_question_only")
 _STOCK = "pubmedqa"
 
@@ -97,14 +97,12 @@ def _compare(items: pl.DataFrame, folder: Path) -> Report:
 
 
 def _teach(folder: Path, items: pl.DataFrame) -> None:
-    """Have a model see some of the answers: enough to answer with all of the words, too little to be right."""
+    """Have a model learn some answers by heart: then it gives each of them to other questions, too."""
     import torch
 
     model, tokenizer = load(ModelName(str(folder)), folder)
-    texts = [
-        f"Question: {question}\nAnswer: {gold}\n\n"
-        for question, gold in items.select("question", "gold").iter_rows()
-    ]
+    learnt = items.head(_LEARNT).select("question", "gold").iter_rows()
+    texts = [f"Question: {question}\nAnswer: {gold}\n\n" for question, gold in learnt]
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
     for step in range(_STEPS):
         batch = [texts[(step * _BATCH + place) % len(texts)] for place in range(_BATCH)]
@@ -113,7 +111,7 @@ def _teach(folder: Path, items: pl.DataFrame) -> None:
         model(**tokens, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
 
 
 def _ours(contestant: Contestant, items: pl.DataFrame, root: Path) -> dict[str, float]:

@@ -72,6 +72,7 @@ def _job(kind: Kind, folder: Path) -> Job:
     encode_corpus(kind, corpus, tokenizer, packing, length, folder / "data")
     return Job(
         kind=kind,
+        fingerprint="",
         recipe=recipe,
         start=ModelName(str(base / adapters.BASE)),
         is_random=True,

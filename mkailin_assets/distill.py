@@ -25,7 +25,9 @@ from mkailin_assets.generations import TABLES_OF_AGENTS
 from mkailin_assets.gpu import set_pool_limit
 from mkailin_assets.partitions import MESH_BRANCH_NAMES, PUBMED_FILES, RANGE_TAGS, unbroken
 from mkailin_assets.progress import console
+from mkailin_assets.training.recipes import recipe_of
 from mkailin_resources.models.interface import ModelUnavailable
+from mkailin_resources.models.model_name import ModelName
 from mkailin_resources.nlm import NlmError, NlmServers
 from mkailin_resources.profiles import (
     API_KEY,
@@ -73,8 +75,12 @@ class Distillation:
         judge = entailment_judge(self._settings)
         if judge and any(self._freshness.reason("evaluated_qa", one) for one in self._branches()):
             judge.check()
+        trained = trainees(self._settings)
         if any(self._freshness.reason(name, None) for name in TRAINED_AGENTS):
-            trainees(self._settings).check()
+            trained.check()
+        base = recipe_of(self._settings.recipe).base
+        if base and self._freshness.reason("pretrained_checkpoint", None):
+            trained.engine(ModelName.parse(base)).check()
 
     def run(self, files: Sequence[str], release: bool = False, ablate: bool = False) -> None:
         """Bring every stage up to date, the release and the ablations too if they are asked for.

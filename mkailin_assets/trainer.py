@@ -220,9 +220,8 @@ def _resume(trainer: Any, last: Path, log: Callable[[str], None]) -> "TrainerSta
         )
     log(f"goes on from {last.name}")
     trainer.args.eval_on_start = False
-    trainer.args.restore_callback_states_from_checkpoint = (
-        True  # the looks without improvement, counted so far
-    )
+    # Among them the count of looks without improvement.
+    trainer.args.restore_callback_states_from_checkpoint = True
     return TrainerState.load_from_json(str(last / "trainer_state.json"))
 
 

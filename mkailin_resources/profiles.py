@@ -235,7 +235,7 @@ class Settings:
             hub_repository=value("HUB_REPOSITORY"),
             hub_private=choice("HUB_VISIBILITY", "private", "public") == "private",
             bioasq=value("BIOASQ"),
-            recipe=_recipe(value("RECIPE", DEFAULT_RECIPES[profile])),
+            recipe=_recipe(value("RECIPE", "8b" if profile == "gpu" and not endpoint else "embedded")),
             accelerate=value("ACCELERATE"),
             tracker=choice("TRACKER", *get_args(Tracker)),
             evaluation_rules=_json_object(
@@ -535,7 +535,5 @@ PROFILES: dict[str, Callable[[Settings], dict[str, TextGenerator]]] = {
     "local": local,
     "gpu": gpu,
 }
-# What the corpus trains, by profile.
-DEFAULT_RECIPES = {"embedded": "embedded", "local": "1b", "gpu": "8b"}
 # Open models whose licence lets their outputs train others.
 DEFAULT_MODELS = {"local": "Qwen/Qwen2.5-1.5B-Instruct", "gpu": "Qwen/Qwen2.5-7B-Instruct"}

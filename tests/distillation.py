@@ -1,5 +1,6 @@
 """`make demo` in a process of its own, for tests."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
+# Trained for seconds.
+SHORT = {
+    "name": "embedded",
+    "vocabulary": 1024,
+    "pretraining": {"max_steps": 8, "warmup_steps": 2, "max_length": 256},
+    "finetuning": {"max_steps": 6, "warmup_steps": 2, "max_length": 256, "evaluations": 1},
+}
 COMMAND = [sys.executable, "-m", "mkailin_assets.distill"]
 
 
@@ -60,6 +68,8 @@ def sample_environment(root: Path, branches: str) -> dict[str, str]:
         "MKAILIN_PUBMED_FILES": "",
         "MKAILIN_BRANCHES": branches,
         "MKAILIN_STORAGE": str(root),
+        "MKAILIN_RECIPE": json.dumps(SHORT),
+        "MKAILIN_EVALUATION_RULES": '{"forms": ["likelihood"]}',
         "DAGSTER_HOME": str(root / "dagster"),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "120",

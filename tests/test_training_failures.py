@@ -185,19 +185,23 @@ def test_a_training_that_was_cut_stops_early_at_the_same_step(tmp_path: Path, st
 
 
 def test_the_best_checkpoint_stays_until_a_better_one_is_whole(tmp_path: Path) -> None:
+    """Best is step 1; 2 and 3 are worse, and a kill comes while 4 is saved, which is better."""
     from transformers import TrainerCallback
 
     class CutWhileSaving(TrainerCallback):
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 2:
+            if state.global_step == 4:
                 raise Cut
 
-    weights, _ = trained(tmp_path / "whole", **PATIENT)
+    given = PATIENT | {"lora": True, "learning_rate": 0.2}
+    weights, course = trained(tmp_path / "whole", **given)
+    first, second, third, fourth, *_ = (loss for _, loss in course.curve.validation)
+    assert fourth < first < second < third
     with pytest.raises(Cut):
-        trained(tmp_path, callbacks=[CutWhileSaving()], **PATIENT)
-    assert last_whole(tmp_path, quiet) == tmp_path / "checkpoint-1"
-    resumed, course = trained(tmp_path, **PATIENT)
-    assert (course.resumed_at, course.kept_step, course.steps) == (1, 2, 12)
+        trained(tmp_path, callbacks=[CutWhileSaving()], **given)
+    assert last_whole(tmp_path, quiet) == tmp_path / "checkpoint-3"
+    resumed, course_of_resumed = trained(tmp_path, **given)
+    assert (course_of_resumed.resumed_at, course_of_resumed.kept_step) == (3, course.kept_step)
     assert resumed == weights
 
 

@@ -21,14 +21,22 @@ def versions(**values: str) -> dict[str, str | None]:
     return {spec.key.to_user_string(): spec.code_version for spec in specs}
 
 
-@pytest.mark.parametrize(("profile", "name"), [("embedded", "embedded"), ("local", "1b"), ("gpu", "8b")])
-def test_each_profile_has_its_recipe(profile: str, name: str) -> None:
-    recipe: Recipe = defined(PROFILE=profile).resources["recipe"]
-    assert recipe.name == name
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({}, "embedded"),
+        ({"PROFILE": "local"}, "embedded"),
+        ({"PROFILE": "gpu", "ENDPOINT": "http://127.0.0.1:8000/v1"}, "embedded"),
+        ({"PROFILE": "gpu"}, "8b"),
+    ],
+)
+def test_a_large_model_is_trained_where_a_gpu_is_meant_to_be(values: dict[str, str], name: str) -> None:
+    environment = {f"MKAILIN_{key}": value for key, value in values.items()}
+    assert Settings.from_environment(environment).recipe == name
 
 
 def test_the_experiment_of_the_predecessor_is_a_setting_away() -> None:
-    recipe: Recipe = defined(PROFILE="gpu", RECIPE="kailin-70b").resources["recipe"]
+    recipe = recipe_of(Settings.from_environment({"MKAILIN_RECIPE": "kailin-70b"}).recipe)
     stage = recipe.pretraining
     assert (recipe.method, recipe.lora_rank, recipe.lora_alpha) == ("lora", 16, 32)
     assert (stage.max_length, stage.packing, stage.learning_rate) == (8192, "wrapped", 2e-5)

@@ -90,11 +90,11 @@ class Ablated:
 
 def results(ablated: Ablated, answers: pl.DataFrame) -> pl.DataFrame:
     """Table `AblationResult`; `answers` is `BenchmarkAnswer` of each model once, named as its ablation."""
-    everything = pl.DataFrame(schema=ITEMS)  # no cohorts
-    scored = scores.results(answers, everything).rename({"model": "ablation"})
+    no_items = pl.DataFrame(schema=ITEMS)  # and so no cohorts
+    scored = scores.results(answers, no_items).rename({"model": "ablation"})
     pairs = [(name, ALL_AGENTS) for name in answers["model"].unique() if name != ALL_AGENTS]
     key = ["ablation", "benchmark", "task", "form", "metric"]
-    leads = scores.comparisons(answers, everything, pairs=pairs).select(
+    leads = scores.comparisons(answers, no_items, pairs=pairs).select(
         "difference",
         "better",
         *key[1:],

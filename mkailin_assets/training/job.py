@@ -55,6 +55,7 @@ class Job(BaseModel):
     """A training: what its process needs."""
 
     kind: Kind
+    fingerprint: str
     recipe: Recipe
     start: ModelName = Field(description="Where the weights begin: a base, with or without an adapter")
     is_random: bool = Field(description="Whether these are random, so that embeddings are trained in full")
@@ -122,6 +123,7 @@ def train(  # noqa: PLR0917
     tokenizer.save_pretrained(written)
     job = Job(
         kind=kind,
+        fingerprint=name,
         recipe=recipe,
         start=begun.model,
         is_random=not recipe.base and start is None,
@@ -297,6 +299,7 @@ def make_trainer(job: Job) -> Any:
         "eval_steps": looks,
         "ddp_find_unused_parameters": False,
         "report_to": [job.tracker],
+        "run_name": f"{job.kind}-{job.fingerprint[:8]}",
     }
     arguments = SFTConfig(**given)  # first: by it a process finds its GPU and the others
     return adapters.own_trainer(SFTTrainer)(
