@@ -128,7 +128,9 @@ class Compute:
             Path(self.tracking).mkdir(parents=True, exist_ok=True)
         own = ("-m", __name__)
         options = ("--config_file", self.accelerate)
-        process = subprocess.Popen(
+        last: deque[str] = deque(maxlen=_LINES)
+        failure = ""
+        with subprocess.Popen(
             [sys.executable, *own, "accelerate.commands.launch", *options, *own, module, argument],
             env=os.environ | self.environment() | {"PYTHONUNBUFFERED": "1", _PARENT: str(os.getpid())},
             stdout=subprocess.PIPE,
@@ -136,20 +138,17 @@ class Compute:
             text=True,
             errors="replace",
             start_new_session=True,
-        )
-        assert process.stdout is not None
-        last: deque[str] = deque(maxlen=_LINES)
-        failure = ""
-        try:
-            for line in map(str.rstrip, process.stdout):
-                log(line)
-                if line.startswith(_ERROR) and not failure:
-                    failure = "\n".join([line.removeprefix(_ERROR), *last])
-                last.append(line)
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
+        ) as process:
+            assert process.stdout is not None
+            try:
+                for line in map(str.rstrip, process.stdout):
+                    log(line)
+                    if line.startswith(_ERROR) and not failure:
+                        failure = "\n".join([line.removeprefix(_ERROR), *last])
+                    last.append(line)
+                code = process.wait()
+            finally:
+                process.kill()
         if code:
             killed = any("SIGKILL" in line for line in last)
             guess = "a process was killed, as the system does where memory runs out" if killed else ""

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import dagster as dg
 import polars as pl
@@ -100,6 +101,10 @@ def benchmark_answers(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
     )
 
 
+def _written(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
+
+
 def _harness() -> str:
     return f"lm-evaluation-harness {version('lm-eval')}"
 
@@ -161,8 +166,8 @@ def scored_benchmarks(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
         skipped=measured.skipped,
     )
     for name, content in report.files(evaluated).items():
-        storage.publish_file(storage.path("reports", name), lambda file, content=content: file.write(content))
-    about = {
+        storage.publish_file(storage.path("reports", name), partial(_written, content))
+    about: dict[str, Any] = {
         "contamination": report.contamination_verdict(checked),
         "did_the_corpus_help": str(report.corpus_verdict(evaluated.comparisons)),
         "report": dg.MetadataValue.path(str(storage.path("reports", report.REPORT))),
