@@ -1,11 +1,12 @@
 """Tokens a second of our trainings, beside TRL's trainer alone on the same sequences and model.
 
-A small Llama, with sequences of made-up prose: continued pre-training of all its weights on packed texts, and
-fine-tuning of an adapter on answers. Both sides take the same steps, look at the held-out split as often,
-write as many checkpoints, and do so on one thread. Ours runs the job of the assets: with lines of progress,
-a list of the files of each checkpoint, and all weights looked at for numbers. The other is `SFTTrainer` with
-its arguments and no more. In turn, CPU seconds, median of the rounds; models are loaded within the time. One
-round comes before, unmeasured. `vs_bare` is the lower of the two ratios.
+A small Llama, with sequences of made-up prose: continued pre-training of all its weights on packed texts,
+and fine-tuning of an adapter on answers. Both sides take the same steps, look at the held-out split as often,
+write as many checkpoints, and do so on one thread. Ours runs the job of the assets: it tells its progress,
+lists the files of each checkpoint and looks at all weights for numbers; it keeps the memory that it frees,
+and only positions with a label meet the vocabulary. The other is `SFTTrainer` with its arguments and no more.
+In turn, CPU seconds, median of the rounds; models are loaded within the time. One round comes before,
+unmeasured. `vs_bare` is the lower of the two ratios.
 """
 
 import shutil

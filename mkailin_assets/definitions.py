@@ -115,12 +115,12 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "retrieval_report": f"{pubmedqa} {judged} retriever={settings.retriever}",
         "pretrained_checkpoint": recipe,
         "finetuned_checkpoint": recipe,
-        "benchmark_answers": f"{benchmark} {answerer} {_told(handed_in['evaluation_rules'])}",
+        "benchmark_answers": f"{benchmark} {answerer} {_asking(handed_in)}",
         "benchmark_report": benchmark,
         "benchmark_comparisons": benchmark,
         "ablated_corpus": f"{benchmark} {answerer} {_told(handed_in['corpus_rules'])}",
         "ablated_checkpoint": recipe,
-        "ablation_report": f"{benchmark} {_told(handed_in['evaluation_rules'])}",
+        "ablation_report": f"{benchmark} {_asking(handed_in)}",
     }
 
 
@@ -159,6 +159,13 @@ def _told(rules: BaseModel) -> str:
     """Rules as far as they are not the defaults."""
     changed = rules.model_dump(exclude_defaults=True)
     return f"rules={json.dumps(changed, sort_keys=True)}"
+
+
+def _asking(handed_in: Mapping[str, Any]) -> str:
+    """How models are asked the questions of benchmarks."""
+    rules: EvaluationRules = handed_in["evaluation_rules"]
+    arguments = handed_in["vllm_arguments"] if rules.engine == "vllm" else {}
+    return " ".join([_told(rules), *(json.dumps(one, sort_keys=True) for one in [arguments] if one)])
 
 
 def _encoder(encoder: EncoderSettings) -> str:

@@ -163,7 +163,7 @@ def watch(log: Callable[[str], None]) -> Any:
                     log(f"step {state.global_step} of {state.max_steps}: {name} {logs[name]:.3f}{pace}")
                     if not math.isfinite(logs[name]):
                         raise TrainingDiverged(
-                            f"fine-tuning stopped at step {state.global_step}: {name} is {logs[name]}; "
+                            f"training stopped at step {state.global_step}: {name} is {logs[name]}; "
                             f"lower learning_rate (it is {args.learning_rate:g})"
                         )
             self.since = None
@@ -303,7 +303,7 @@ def _lack_of_room(trainer: Any, checkpoints: Path, reason: str) -> str:
 def _check_weights(model: Any, step: int, learning_rate: float) -> None:
     if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
         raise TrainingDiverged(
-            f"fine-tuning stopped at step {step}: weights are not finite; lower learning_rate (it is "
+            f"training stopped at step {step}: weights are not finite; lower learning_rate (it is "
             f"{learning_rate:g})"
         )
 

@@ -193,23 +193,34 @@ def test_whether_the_corpus_helped_is_told_whichever_way_it_falls(
         verdict(False, task="medqa"),
         verdict(False, BITS, other="pretrained", **asked),
     )
-    found = corpus_verdict(table)
+    found = corpus_verdict(table, NOTHING)
     assert found.held_out.startswith(said)
     assert found.pubmedqa == "not measured"
     assert len(found.reasons) == 2
 
 
 def test_a_model_that_only_learnt_the_most_frequent_answer_is_seen_through() -> None:
-    found = corpus_verdict(leads(verdict(True), verdict(None, other="majority")))
+    found = corpus_verdict(leads(verdict(True), verdict(None, other="majority")), NOTHING)
     assert found.pubmedqa.endswith("and better than the most frequent answer in 0 of 1")
     assert any("the most frequent answer that chance could not make" in reason for reason in found.reasons)
 
 
 def test_the_verdict_is_of_clean_items_where_some_are_contaminated() -> None:
-    rows = verdict(True), verdict(None, cohort="clean"), verdict(True, form="generation")
-    found = corpus_verdict(leads(*rows))
+    rows = [verdict(True), verdict(True, form="generation")]
+    rows += [verdict(None, cohort="clean"), verdict(True, form="generation", cohort="clean")]
+    found = corpus_verdict(leads(*rows), leaked(rows[0]["benchmark"]))
     assert found.pubmedqa.startswith(f"in part; {OF_TWO} in 1")
     assert found.reasons[0].startswith("PubMedQA, question only, likeliest answer, clean items: no diff")
+
+
+def test_a_benchmark_of_which_every_item_is_contaminated_says_nothing() -> None:
+    row = verdict(True)
+    assert corpus_verdict(leads(row), leaked(row["benchmark"])).pubmedqa == "not measured"
+
+
+def leaked(benchmark: str) -> Recheck:
+    row = {name: "" for name in LEAKS} | {"benchmark": benchmark, "pmid": 1}
+    return Recheck(pl.DataFrame([row], schema=LEAKS), examples=30, items=7)
 
 
 # The report
@@ -277,7 +288,7 @@ def told(measured: pl.DataFrame) -> Evaluated:
 
 @pytest.fixture(scope="module")
 def published(told: Evaluated) -> dict[str, bytes]:
-    return files(told)
+    return files(told, pictures(told.results))
 
 
 @pytest.fixture(scope="module")

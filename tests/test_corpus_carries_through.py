@@ -82,6 +82,8 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Iterator[States]:
             "MKAILIN_STORAGE": str(root / "kept"),
             "MKAILIN_BRANCHES": " ".join(BRANCHES),
             "MKAILIN_PUBMED_FILES": " ".join(files),
+            # What updates reach is the same, whoever asks; trained agents would ask more slowly.
+            "MKAILIN_TRAIN_AGENTS": "no",
         }
         settings = Settings.from_environment(environment)
         distillation = UpToTheCorpus(definitions(settings), instance, settings)

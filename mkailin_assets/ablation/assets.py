@@ -19,7 +19,7 @@ from mkailin_assets.corpus.tables import kind_of
 from mkailin_assets.evaluation.answers import answers_of
 from mkailin_assets.evaluation.assets import MOST_HELD_OUT
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
-from mkailin_assets.evaluation.contestants import Contestant
+from mkailin_assets.evaluation.contestants import Contestant, trained
 from mkailin_assets.evaluation.items import corpus_items, measured_items
 from mkailin_assets.evaluation.rules import EvaluationRules
 from mkailin_assets.generations import generation_metadata
@@ -201,7 +201,7 @@ def _contestants(ablated: report.Ablated, storage: Storage) -> Iterator[Contesta
     """Each model once, under the name of the first ablation that has it."""
     for name, uri in ablated.checkpoints.select("ablation", "uri").iter_rows():
         if name not in ablated.same_as:
-            yield models.contestant(name, storage.local_folder(uri))
+            yield trained(storage.local_folder(uri), name)
 
 
 def _summed(tallies: Sequence[Tally]) -> list[Tally]:

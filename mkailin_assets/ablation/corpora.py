@@ -153,7 +153,8 @@ def ablated_corpus(  # noqa: PLR0917
     held_out = lineage.training_corpus.filter(pl.col("split") != "train")
     assembly = not_held_out(assemble(pairs, current, benchmark, rules), held_out, rules)
     rows = streamed(
-        lambda: _rows(pairs, assembly.kept, held_out, rules), AblatedExample.create_empty().schema
+        lambda: _rows(pairs, assembly.kept, lineage.training_corpus, rules),
+        AblatedExample.create_empty().schema,
     )
     return AblatedCorpus(rows, assembly.kept, assembly.exclusions)
 
@@ -211,12 +212,13 @@ def unfiltered(pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rows(
-    pairs: Mapping[str, pl.LazyFrame], kept: pl.DataFrame, held_out: pl.LazyFrame, rules: CorpusRules
+    pairs: Mapping[str, pl.LazyFrame], kept: pl.DataFrame, corpus: pl.LazyFrame, rules: CorpusRules
 ) -> Iterator[pl.DataFrame]:
     columns = AblatedExample.create_empty().columns
     for branch, rows in pairs.items():
         written = rows.select("pmid", *_WRITTEN).collect()
-        for part in examples({branch: rows}, kept, rules):
-            yield part.join(written, on="pmid", how="left", maintain_order="left").select(columns)
-    for part in in_batches(held_out):
+        for made in examples({branch: rows}, kept, rules):
+            yield made.join(written, on="pmid", how="left", maintain_order="left").select(columns)
+    for batch in in_batches(corpus):
+        part = batch.filter(pl.col("split") != "train")
         yield part.with_columns(**{name: pl.lit(None, pl.String) for name in _WRITTEN}).select(columns)

@@ -9,16 +9,13 @@ import polars as pl
 
 from mkailin_assets.ablation.ablations import TAKEN_OUT
 from mkailin_assets.ablation.tables import AblatedCheckpoint
-from mkailin_assets.adapters import model_of
 from mkailin_assets.checkpoints import Published, publish_once
-from mkailin_assets.evaluation.contestants import Contestant
 from mkailin_assets.training.checkpoints import (
     TrainingRecord,
     base_of,
     checkpoint_row,
     fingerprint,
     read_record,
-    tokenizer_folder,
 )
 from mkailin_assets.training.job import train
 from mkailin_assets.training.recipes import Kind, Recipe, Stage
@@ -127,16 +124,8 @@ def ablated_checkpoint(ablation: str, pretrained: Trained, finetuned: Trained) -
     }
     for stage, one in (("pretraining", pretrained), ("finetuning", finetuned)):
         told = checkpoint_row(one.published.uri, one.record).row(0, named=True)
-        room = told["steps"] * a_step(one.record.settings) * one.record.processes
+        room = told["steps"] * a_step(one.record.settings)
         row |= {"base_model": told["base_model"], f"{stage}_budget": room}
         row |= {f"{stage}_{name}": told[name] for name in ("steps", "tokens", "validation_loss")}
         row[f"{stage}_loss"] = told["last_loss"]
     return pl.DataFrame([row], schema=AblatedCheckpoint.create_empty().schema)
-
-
-def contestant(ablation: str, folder: Path) -> Contestant:
-    """The model of a checkpoint, as it is asked under the name of an ablation."""
-    record = read_record(folder)
-    return Contestant(
-        ablation, model_of(folder), tokenizer_folder(folder), record.fingerprint, record.tokenizer_sha256
-    )

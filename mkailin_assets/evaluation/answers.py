@@ -59,7 +59,8 @@ def answers_of(
     Raises `OutOfMemory` and `ModelUnavailable`.
     """
     wanted = tasks_of(items, rules.forms, rules.chat_template)
-    tasks = {_fingerprint(task, contestant, rules.engine): task for task in wanted}
+    engine = (rules.engine, sorted(vllm.items()) if rules.engine == "vllm" else [])
+    tasks = {_fingerprint(task, contestant, engine): task for task in wanted}
     parts = {name: _kept(storage, contestant, name) for name in tasks}
     missing = [name for name, part in parts.items() if part is None]
     if len(missing) < len(tasks):
@@ -96,8 +97,8 @@ def _opened(
     return on_transformers(lambda: load(contestant.model, contestant.tokenizer), rules.batch_size)
 
 
-def _fingerprint(task: Task, contestant: Contestant, engine: Engine) -> str:
-    """Hash of task file, items, harness, engine, and of the template that it is asked through."""
+def _fingerprint(task: Task, contestant: Contestant, engine: tuple[Engine, list[tuple[str, Any]]]) -> str:
+    """Hash of task file, items, harness, engine with its arguments, and of the template that is used."""
     made_of = (
         _VERSION,
         version("lm-eval"),

@@ -110,7 +110,7 @@ def _harness() -> str:
 
 
 def _answer_metadata(answers: pl.DataFrame, asked: Sequence[Answers]) -> dict[str, Any]:
-    cut = {task: count for one in asked for task, count in one.cut.items()}
+    cut = {f"{one.table['model'][0]}: {task}": count for one in asked for task, count in one.cut.items()}
     return {
         "items": answers.unique(["benchmark", "item"]).height,
         "answers": counts(answers, "model"),
@@ -165,14 +165,14 @@ def scored_benchmarks(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
         harness=_harness(),
         skipped=measured.skipped,
     )
-    for name, content in report.files(evaluated).items():
+    drawn = pictures(evaluated.results)
+    for name, content in report.files(evaluated, drawn).items():
         storage.publish_file(storage.path("reports", name), partial(_written, content))
     about: dict[str, Any] = {
         "contamination": report.contamination_verdict(checked),
-        "did_the_corpus_help": str(report.corpus_verdict(evaluated.comparisons)),
+        "did_the_corpus_help": str(report.corpus_verdict(evaluated.comparisons, checked)),
         "report": dg.MetadataValue.path(str(storage.path("reports", report.REPORT))),
     }
-    drawn = pictures(evaluated.results)
     shown = {one.name.removesuffix(".png"): picture(one.png, one.alt) for one in drawn}
     all_items = pl.col("cohort") == "all"
     yield dg.Output(

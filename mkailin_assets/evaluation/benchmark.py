@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from mkailin_assets.evaluation.benchmark_pictures import NAMES, Picture, pictures, task_name, task_place
+from mkailin_assets.evaluation.benchmark_pictures import NAMES, Picture, task_name, task_place
 from mkailin_assets.evaluation.cohorts import ALL, CHRONO, CLEAN, MESH
 from mkailin_assets.evaluation.contamination import Recheck
 from mkailin_assets.evaluation.published import CLAIM, PUBLISHED
@@ -73,9 +73,8 @@ class CorpusVerdict:
         return f"On held-out examples of the corpus: {self.held_out}. On PubMedQA: {self.pubmedqa}."
 
 
-def files(evaluated: Evaluated) -> dict[str, bytes]:
+def files(evaluated: Evaluated, drawn: Sequence[Picture]) -> dict[str, bytes]:
     """What is published, by name: the report, results and comparisons as CSV, and the pictures it shows."""
-    drawn = pictures(evaluated.results)
     return {
         REPORT: render(evaluated, drawn).encode(),
         RESULTS: evaluated.results.write_csv().encode(),
@@ -86,7 +85,7 @@ def files(evaluated: Evaluated) -> dict[str, bytes]:
 
 def render(evaluated: Evaluated, shown: Sequence[Picture] = ()) -> str:
     """The report as Markdown; the pictures lie beside it."""
-    verdict = corpus_verdict(evaluated.comparisons)
+    verdict = corpus_verdict(evaluated.comparisons, evaluated.recheck)
     lines = [
         "# Benchmark report",
         "",
@@ -140,14 +139,14 @@ def contamination_verdict(recheck: Recheck) -> str:
     )
 
 
-def corpus_verdict(comparisons: pl.DataFrame) -> CorpusVerdict:
+def corpus_verdict(comparisons: pl.DataFrame, recheck: Recheck) -> CorpusVerdict:
     """Whether training on the corpus helped, of a table BenchmarkComparison, however that falls.
 
-    By accuracy and bits a byte, of clean items alone where some are contaminated. The fine-tuned model stands
-    against its base, and against the most frequent answer: who learns to give that passes a base, and knows
-    nothing.
+    By accuracy and bits a byte, of clean items alone where some are contaminated, not at all where all are.
+    The fine-tuned model stands against its base, and against the most frequent answer: who learns to give
+    that passes a base, and knows nothing.
     """
-    told = _without_contaminated(comparisons).filter(
+    told = _without_contaminated(comparisons, recheck).filter(
         pl.col("task").is_in([*HELD_OUT, *PUBMEDQA]), pl.col("metric") != "macro_f1"
     )
     rows = sorted(told.iter_rows(named=True), key=lambda row: task_place(row["task"]))
@@ -217,11 +216,10 @@ def _in_short(rows: Sequence[Mapping[str, Any]]) -> str:
     return short
 
 
-def _without_contaminated(table: pl.DataFrame) -> pl.DataFrame:
+def _without_contaminated(table: pl.DataFrame, recheck: Recheck) -> pl.DataFrame:
     """The rows over all items, or over the clean ones where some are not."""
-    key = ["benchmark", "task", "form"]
-    clean = table.filter(cohort=CLEAN)
-    return pl.concat([clean, table.filter(cohort=ALL).join(clean, on=key, how="anti")])
+    contaminated = pl.col("benchmark").is_in(recheck.leaks["benchmark"].unique().implode())
+    return table.filter(((pl.col("cohort") == ALL) & ~contaminated) | (pl.col("cohort") == CLEAN))
 
 
 def _where(row: Mapping[str, Any]) -> str:

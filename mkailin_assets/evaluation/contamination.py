@@ -54,9 +54,10 @@ def recheck(corpus: pl.LazyFrame, items: pl.DataFrame, benchmark: pl.DataFrame) 
         ]
     ).unique(maintain_order=True)
     known = fingerprints_of(measured)
-    trained_on = corpus.filter(pl.col("split").is_in(TRAINED_ON)).select(_READ)
     found, examples = [], 0
-    for batch in in_batches(trained_on):
+    # Batches of what is on disk: of a filtered table each would begin at its start.
+    for rows in in_batches(corpus.select(_READ)):
+        batch = rows.filter(pl.col("split").is_in(TRAINED_ON))
         examples += batch.height
         # Every citation that an example was made from counts, those that it does not show, too.
         made_of = pl.col("made_of").list.eval(pl.element().struct.field("pmid"))

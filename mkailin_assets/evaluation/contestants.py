@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mkailin_assets import adapters
 from mkailin_assets.adapters import model_of
-from mkailin_assets.training.checkpoints import base_of, read_record, tokenizer_folder
+from mkailin_assets.training.checkpoints import base_of, read_record, tokenizer_folder, weights_sha256
+from mkailin_assets.training.tokenizer import tokenizer_sha256
 from mkailin_resources.models import model_files
 from mkailin_resources.models.model_name import ModelName
 
@@ -28,20 +29,24 @@ def contestants(checkpoints: Sequence[Path]) -> list[Contestant]:
     Checkpoints are folders of one lineage in the order of training. Raises `ModelUnavailable` where the
     commit of a base cannot be found out.
     """
-    first = read_record(checkpoints[0])
+    first = trained(checkpoints[0])
     base = base_of(checkpoints[0])
     made_of = adapters.fingerprint("base", model_files.identity(base), first.tokenizer_sha256)
-    tokenizer = tokenizer_folder(checkpoints[0])
-    asked = [Contestant("base", base, tokenizer, made_of, first.tokenizer_sha256)]
-    for folder in checkpoints:
-        record = read_record(folder)
-        asked.append(
-            Contestant(
-                record.name,
-                model_of(folder),
-                tokenizer_folder(folder),
-                record.fingerprint,
-                record.tokenizer_sha256,
-            )
-        )
-    return asked
+    asked = Contestant("base", base, first.tokenizer, made_of, first.tokenizer_sha256)
+    return [asked, *map(trained, checkpoints)]
+
+
+def trained(checkpoint: Path, label: str = "") -> Contestant:
+    """The model of a checkpoint, by its name unless it has a label.
+
+    It is known by its weights, too: trained once more, on a GPU or by other packages, it may be another.
+    """
+    record, tokenizer = read_record(checkpoint), tokenizer_folder(checkpoint)
+    loaded = adapters.load_tokenizer(ModelName(str(tokenizer)))
+    return Contestant(
+        label or record.name,
+        model_of(checkpoint),
+        tokenizer,
+        adapters.fingerprint(record.fingerprint, weights_sha256(record)),
+        tokenizer_sha256(loaded),
+    )

@@ -22,6 +22,7 @@ import polars as pl
 from mkailin_assets.evaluation.items import CORPUS
 from mkailin_assets.evaluation.rules import Form
 from mkailin_assets.trainer import OutOfMemory, one_thread
+from mkailin_resources.models.engines import release_engines
 from mkailin_resources.models.interface import ModelUnavailable
 from mkailin_resources.models.model_files import first_line
 from mkailin_resources.models.model_name import ModelName
@@ -56,6 +57,10 @@ SAID = pl.Schema(
         "failure": pl.String(),
         "cut": pl.Boolean(),
     }
+)
+_LARGE = (
+    'set "engine" in MKAILIN_EVALUATION_RULES to "vllm", and tensor_parallel_size in MKAILIN_VLLM_ARGUMENTS '
+    "to the number of GPUs"
 )
 NOT_READ = "no answer can be read from what it wrote"
 
@@ -127,7 +132,7 @@ def ask(lm: Any, task: Task) -> pl.DataFrame:
     through = task.chat_template and bool(lm.tokenizer.chat_template) and not is_read
     docs = task.items.select(SHOWN).to_dicts()
     is_fitted = task.items["kind"][0] == CORPUS and not is_read
-    with _quiet(), _memory(task):
+    with _quiet(), _memory(task.shown, "lower batch_size in MKAILIN_EVALUATION_RULES"):
         fitted = [_fitted(lm, settings, doc, through) for doc in docs] if is_fitted else docs
         given = {
             "task": task.name,
@@ -248,10 +253,15 @@ class _Watching:
 def on_transformers(
     load: Callable[[], tuple["PreTrainedModel | PeftModel", "PreTrainedTokenizerFast"]], batch_size: int
 ) -> Iterator[Any]:
-    """A model of transformers, where and as exactly as `load` makes it; on a CPU by one thread."""
+    """A model of transformers, where and as exactly as `load` makes it; on a CPU by one thread.
+
+    What else holds a GPU's memory gives it back before, and it gives its own back in the end.
+    """
+    import torch
     from lm_eval.models.huggingface import HFLM
 
-    with _quiet():
+    release_engines()
+    with _quiet(), _memory("the model", _LARGE):
         model, tokenizer = load()
         lm = type("Watching", (_Watching, HFLM), {"beyond": 1})(
             pretrained=model,
@@ -260,8 +270,13 @@ def on_transformers(
             batch_size=batch_size,
             softmax_dtype="float32",  # likelihoods of 16 bits are equal too often
         )
-    with one_thread() if lm.device.type == "cpu" else nullcontext():
-        yield lm
+    try:
+        with one_thread() if lm.device.type == "cpu" else nullcontext():
+            yield lm
+    finally:
+        del lm, model
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -313,11 +328,11 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _memory(task: Task) -> Iterator[None]:
+def _memory(what: str, advice: str) -> Iterator[None]:
     """Within it a want of memory says what to set."""
     import torch
 
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{task.shown}: {error}; lower batch_size in MKAILIN_EVALUATION_RULES") from error
+        raise OutOfMemory(f"{what}: {error}; {advice}") from error

@@ -204,13 +204,13 @@ def _pubmedqa(file: BenchmarkFile, entries: Sequence[Entry]) -> _Reader:
 def _bioasq(file: BenchmarkFile, entries: Sequence[Entry]) -> _Reader:
     def read(entry: Entry) -> _Row:
         record = entry.record
-        if record["type"] != "yesno":
-            raise _Apart(f"ask for a {record['type']}, not for yes or no")
+        if (asks := record.get("type")) != "yesno":
+            raise _Apart(f"ask for a {asks}, not for yes or no")
         exact = record.get("exact_answer")
         gold = str(exact[0] if isinstance(exact, list) and len(exact) == 1 else exact).strip().lower()
         if gold not in YES_NO:
             raise _Unfit(f"exact_answer is {exact!r:.80}, not yes or no")
-        snippets = [snippet["text"] for snippet in record.get("snippets", ())]
+        snippets = [snippet.get("text", "") for snippet in record.get("snippets") or ()]
         return {"options": YES_NO, "context": snippets, "gold": gold}
 
     return read
@@ -227,7 +227,7 @@ def _medmcqa(file: BenchmarkFile, entries: Sequence[Entry]) -> _Reader:
 
     def read(entry: Entry) -> _Row:
         options = _options([entry.record.get(name) for name in ("opa", "opb", "opc", "opd")])
-        cop = entry.record["cop"]
+        cop = entry.record.get("cop")
         if first is None or not isinstance(cop, int) or not first <= cop < first + len(LETTERS):
             raise _Unfit(f"cop is {cop!r:.80}, so there is no right answer")
         return {"options": options, "gold": LETTERS[cop - first]}

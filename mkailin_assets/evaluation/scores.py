@@ -68,6 +68,7 @@ def results(answers: pl.DataFrame, items: pl.DataFrame, leaks: pl.DataFrame | No
         named = dict(zip((*_NAMED, "model"), keys, strict=True))
         task = str(named["task"])
         named |= {"items": asked.height, "failures": asked["failed"].sum()}
+        named |= {"given_away": asked["given_away"].sum()}
         for metric, estimate in _scores(task, asked).items():
             rows.append(named | {"metric": metric} | vars(estimate))
     models = _place("model", (*MODELS, None, *BASELINES))
@@ -113,10 +114,14 @@ def _asked(answers: pl.DataFrame, items: pl.DataFrame, leaks: pl.DataFrame | Non
         .then(pl.col("nats").is_null())
         .otherwise(pl.col("answer").is_null()),
     )
+    away = pl.DataFrame(schema={name: pl.String for name in key}) if leaks is None else leaks.select(key)
+    ordered = ordered.join(
+        away.unique().with_columns(given_away=pl.lit(True)), on=key, how="left", maintain_order="left"
+    ).with_columns(pl.col("given_away").fill_null(False))
     found = cohorts(items)
     parts = [ordered.with_columns(cohort=pl.lit(ALL)), ordered.join(found, on=key, maintain_order="left")]
     if leaks is not None:
-        parts.insert(1, ordered.join(leaks, on=key, how="anti").with_columns(cohort=pl.lit(CLEAN)))
+        parts.insert(1, ordered.filter(~pl.col("given_away")).with_columns(cohort=pl.lit(CLEAN)))
     in_cohorts = pl.concat(parts, how="diagonal")
     whole = pl.concat([in_cohorts, _pooled(in_cohorts)])
     size, of_all = pl.len().over(*_NAMED, "model"), pl.col("cohort").eq(ALL).sum()

@@ -53,7 +53,9 @@ class BenchmarkResult(dy.Schema):
     benchmark = dy.String(primary_key=True, description="Name of the benchmark file, or corpus")
     task = dy.String(primary_key=True, description="What was asked")
     form = one_of(FORMS, primary_key=True, description="likelihood, generation, or baseline: no model")
-    cohort = dy.String(primary_key=True, description="all, a period of publication, or a MeSH heading")
+    cohort = dy.String(
+        primary_key=True, description="all, clean (not given away), a period, or a MeSH heading"
+    )
     model = dy.String(primary_key=True, description="base, pretrained, finetuned, an agent or a baseline")
     metric = one_of(
         METRICS,
@@ -62,6 +64,7 @@ class BenchmarkResult(dy.Schema):
     )
     items = dy.Int64(min=1, description="Items asked")
     failures = dy.Int64(min=0, description="Items without an answer; they count as wrong")
+    given_away = dy.Int64(min=0, description="Items that an example which was trained on gives away")
     value = dy.Float64(min=0, description="The score")
     low = dy.Float64(min=0, description=_LOW)
     high = dy.Float64(min=0, description=_HIGH)
@@ -73,7 +76,9 @@ class BenchmarkComparison(dy.Schema):
     benchmark = dy.String(primary_key=True, description="Name of the benchmark file, or corpus")
     task = dy.String(primary_key=True, description="What was asked")
     form = one_of(FORMS, primary_key=True, description="likelihood or generation")
-    cohort = dy.String(primary_key=True, description="all, a period of publication, or a MeSH heading")
+    cohort = dy.String(
+        primary_key=True, description="all, clean (not given away), a period, or a MeSH heading"
+    )
     metric = one_of(METRICS, primary_key=True, description="accuracy, macro_f1 or bits_per_byte")
     model = dy.String(primary_key=True, description="Whose lead it is")
     other = dy.String(primary_key=True, description="Over whom")

@@ -143,6 +143,6 @@ def _training_metadata(record: TrainingRecord) -> dict[str, Any]:
         "trained_parameters": record.trained_parameters,
         "steps": course.steps,
         "tokens": record.tokens,
-        "tokens_per_second": round(record.tokens / course.seconds) if course.seconds else 0,
+        "tokens_per_second": course.tokens_per_second and round(course.tokens_per_second),
         "training_seconds": round(course.seconds, 1),
     }

@@ -48,7 +48,7 @@ class TrainingRecord(CheckpointRecord):
     validation_examples: int
     left_out: dict[str, int] = Field(description="Examples that were not trained on, by reason")
     cut_to_fit: int = Field(description="Examples that lost a part of their context to the length limit")
-    processes: int = Field(description="Processes that trained together, a batch each")
+    processes: int = Field(description="Processes that trained together and shared each optimizer step")
     tokenizer_sha256: str = Field(description="Of tokenizer and chat template")
     template: Template = Field(description="own: the base's chat template; plain: ours, as it has none")
 
@@ -62,16 +62,18 @@ def fingerprint(kind: Kind, corpus: pl.LazyFrame, recipe: Recipe, started_from: 
     """Hash of data, base or checkpoint it starts from, settings and code: the name of a checkpoint's folder.
 
     `started_from` is the fingerprint of that checkpoint; empty: the recipe's base. Left out: package versions
-    and the machine, which move the last digits of weights; the record names the versions. Raises
+    and the machine, which move the last digits of weights, what the recipe is called, and how often it saves.
+    Raises
     `ModelUnavailable` where the commit of a base cannot be found out.
     """
-    settings = recipe.model_dump(exclude={*STAGES.values(), "base", "gradient_checkpointing"})
+    settings = recipe.model_dump(exclude={*STAGES.values(), "name", "base", "gradient_checkpointing"})
     start: object = started_from
     if not started_from:
         small = {"small Llama": CORPUS, "positions": positions(recipe)}
         start = model_files.identity(ModelName.parse(recipe.base)) if recipe.base else small
     stage: Stage = getattr(recipe, STAGES[kind])
-    return adapters.fingerprint(RECIPE, kind, trained_on(corpus), start, settings, stage.model_dump())
+    decides = stage.model_dump(exclude={"checkpoint_steps"})
+    return adapters.fingerprint(RECIPE, kind, trained_on(corpus), start, settings, decides)
 
 
 def positions(recipe: Recipe) -> int:
@@ -118,17 +120,18 @@ def load_base(folder: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTok
 def load(model: ModelName, tokenizer: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
     """A model to ask, with the tokenizer of a folder.
 
-    On a GPU, if there is one, in bfloat16; else in single precision. Raises `ModelUnavailable`.
+    On the GPUs, if there are any, in bfloat16, its layers on as many as they need; else in single precision.
+    Raises `ModelUnavailable`.
     """
     import torch
     from peft import PeftModel
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    places = "auto" if torch.cuda.is_available() else None
     bare = ModelName(model.name, model.revision)
-    network: Any = adapters.load_base(bare, "CAUSAL_LM", 0, in_4_bits=False)
+    network: Any = adapters.load_base(bare, "CAUSAL_LM", 0, in_4_bits=False, device_map=places)
     if model.adapter:
         network = PeftModel.from_pretrained(network, model.adapter)
-    return network.to(device).eval(), adapters.load_tokenizer(ModelName(str(tokenizer)))
+    return network.eval(), adapters.load_tokenizer(ModelName(str(tokenizer)))
 
 
 def checkpoint_row(uri: str, record: TrainingRecord) -> pl.DataFrame:

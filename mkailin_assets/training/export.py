@@ -112,7 +112,8 @@ def export(checkpoint: Path, to: Path) -> TrainingRecord:
             whole = scratch / MODEL
             write_whole(checkpoint, record, whole)
             (whole / CARD).write_text(model_card(record, is_export=True), encoding="utf-8")
-            exported = record.model_copy(update={"sha256": adapters.files_of(whole)})
+            named = ModelName(record.base).shown if record.base else ""
+            exported = record.model_copy(update={"sha256": adapters.files_of(whole), "base": named})
             adapters.write_record(exported, whole)
             whole.rename(target)
     finally:

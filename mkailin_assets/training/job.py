@@ -253,7 +253,7 @@ def run(job: Job, log: Log) -> Result:
     """Train, in this process or in each of several, and write weights to `model/` or `adapter/`."""
     import torch
 
-    with one_thread(), adapters.labels_alone():
+    with one_thread(), adapters.kept_memory(), adapters.labels_alone():
         trainer = make_trainer(job)
         trained, parameters = _counted(trainer.model)
         course = train_to_the_end(trainer, job.work / "checkpoints", log)
@@ -278,10 +278,9 @@ def make_trainer(job: Job) -> Any:
     stage, held_out, train = job.stage, read_split(job.data, "validation"), read_split(job.data, "train")
     assert train is not None  # encode_corpus refuses a corpus without
     packs = stage.packing != "none"
-    # Each of several processes takes a batch of its own.
-    examples = math.ceil(train.num_rows / int(os.environ.get("WORLD_SIZE", "1")))
     watched = held_out.num_rows if held_out else 0
-    given = adapters.arguments(stage, examples, watched, job.work / "checkpoints")
+    given = adapters.arguments(stage, train.num_rows, watched, job.work / "checkpoints")
+    given |= _shares(stage, int(os.environ.get("WORLD_SIZE", "1")))
     looks = math.ceil(given["max_steps"] / stage.evaluations)
     callbacks: list[Any] = []
     if stage.patience and held_out:
@@ -302,6 +301,8 @@ def make_trainer(job: Job) -> Any:
         "run_name": f"{job.kind}-{job.fingerprint[:8]}",
     }
     arguments = SFTConfig(**given)  # first: by it a process finds its GPU and the others
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # else each takes a batch of its own, and the optimizer step is another one
     return adapters.own_trainer(SFTTrainer)(
         model=load_start(job),
         args=arguments,
@@ -311,6 +312,25 @@ def make_trainer(job: Job) -> Any:
         peft_config=None if job.recipe.method == "full" or job.start.adapter else _new_adapter(job),
         callbacks=callbacks,
     )
+
+
+def _shares(stage: Stage, processes: int) -> dict[str, int]:
+    """Batch and accumulation of each of several processes, so that an optimizer step stays the recipe's."""
+    batch, accumulation = stage.batch_size, stage.accumulation
+    if accumulation % processes == 0:
+        accumulation //= processes
+    elif batch % processes == 0:
+        batch //= processes
+    else:
+        raise CannotTrain(
+            f"{processes} processes cannot share an optimizer step of {accumulation} batches of {batch}: set "
+            f"accumulation to a multiple of {processes}"
+        )
+    return {
+        "per_device_train_batch_size": batch,
+        "per_device_eval_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
+    }
 
 
 def _save_between_looks(steps: int) -> Any:

@@ -29,7 +29,7 @@ import requests
 from mkailin_assets.adapters import base_of, model_of
 from mkailin_assets.release.notice import NOT_CLINICAL
 from mkailin_assets.training.card import CARD, QUESTION, TEXT, facts, served_name
-from mkailin_assets.training.checkpoints import TrainingRecord
+from mkailin_assets.training.checkpoints import TrainingRecord, weights_sha256
 from mkailin_assets.training.export import (
     CHECKPOINT_HELP,
     CheckpointError,
@@ -90,7 +90,8 @@ class Trained(NamedTuple):
         return hub
 
     def _once(self, name: str, write: Callable[[Path], None]) -> Path:
-        folder = self.storage.scratch() / "served" / self.record.fingerprint
+        known = f"{self.record.fingerprint}-{weights_sha256(self.record)[:8]}"
+        folder = self.storage.scratch() / "served" / known
         target = folder / name
         with self.storage.turn("served"), writing(target):
             is_whole = target.is_dir() and all(path.exists() for path in target.iterdir())
