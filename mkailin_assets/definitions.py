@@ -179,9 +179,11 @@ def _judgements(folder: str) -> str:
 
 def _files(place: str, *files: Path) -> str:
     """The place, with sizes and times of its files: changes when they do; reads none."""
+    if not place:  # which would be the folder that the process runs in
+        return ""
     files = files or (Path(place), *sorted(Path(place).rglob("*")))
-    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if place and path.is_file()]
-    return f"{place} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if place else ""
+    facts = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+    return f"{place} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}"
 
 
 def _model(key: str, handed_in: Mapping[str, Any]) -> str:

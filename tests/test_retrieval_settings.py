@@ -66,6 +66,8 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(wrong: dict[str, str], sai
             {
                 *("retrieval_report", "training_corpus", "corpus_exclusions"),
                 *("question_exemplars", "evaluator_checkpoint", "preferred_generator"),
+                *("benchmark_answers", "benchmark_report", "benchmark_comparisons"),
+                *("ablated_corpus", "ablation_report"),
             },
         ),
     ],
