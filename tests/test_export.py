@@ -85,8 +85,9 @@ def test_an_export_is_a_folder_of_its_own(sort: Sort, made: SimpleNamespace, tmp
     assert read_record(to) == record
     assert tokenizer_sha256(AutoTokenizer.from_pretrained(to)) == record.tokenizer_sha256
     card = (to / CARD).read_text(encoding="utf-8")
-    assert card == model_card(record, is_export=True)
+    assert card == model_card(read_record(getattr(made, sort)), is_export=True)
     assert str(tmp_path) not in card
+    assert str(made.over.parent) not in (to / "training.json").read_text()
     assert str(made.over.parent) not in (to / "config.json").read_text()
     assert AutoModelForCausalLM.from_pretrained(to, dtype="auto").dtype.is_floating_point
     assert [path.name for path in to.parent.iterdir()] == ["export"]

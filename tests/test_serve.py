@@ -191,7 +191,8 @@ def test_vllm_serves_an_adapter_over_its_base(made: SimpleNamespace, tmp_path: P
     vllm = {"tensor_parallel_size": 2, "enforce_eager": True, "hf_overrides": {"a": 1}}
     engine, command, environment = server_of(it, vllm, "127.0.0.1", 8000)
     told = shlex.join(command)
-    base, settings = made.over.with_name("base"), tmp_path / ".scratch" / "served" / it.record.fingerprint
+    [settings] = (tmp_path / ".scratch" / "served").glob(f"{it.record.fingerprint}-*")
+    base = made.over.with_name("base")
     for part in (
         "-m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port 8000",
         f"--model {base}",
