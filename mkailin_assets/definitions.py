@@ -118,7 +118,8 @@ def code_versions(settings: Settings, handed_in: Mapping[str, Any]) -> dict[str,
         "benchmark_answers": f"{benchmark} {answerer} {_asking(handed_in)}",
         "benchmark_report": benchmark,
         "benchmark_comparisons": benchmark,
-        "ablated_corpus": f"{benchmark} {answerer} {_told(handed_in['corpus_rules'])}",
+        "ablated_corpus": f"{benchmark} {answerer} {_told(handed_in['corpus_rules'])} "
+        f"{_told(handed_in['quality_rules'])} {scored} {judged_by}",
         "ablated_checkpoint": recipe,
         "ablation_report": f"{benchmark} {_asking(handed_in)}",
     }

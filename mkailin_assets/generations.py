@@ -15,7 +15,7 @@ from mkailin_resources.storage import Storage
 
 # Tables whose rows name the fingerprints of the texts they were made of.
 TABLES_OF_AGENTS = ("candidate_questions", "question_preferences", "distilled_questions", "generated_qa")
-TABLES_OF_TEXTS = (*TABLES_OF_AGENTS, "evaluated_qa")
+TABLES_OF_TEXTS = (*TABLES_OF_AGENTS, "evaluated_qa", "ablated_corpus")
 _NAMED = ("fingerprint", "fingerprints", "entailment_fingerprint")
 
 

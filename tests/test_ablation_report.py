@@ -13,7 +13,7 @@ from tiny_corpus import training_examples
 from mkailin_assets.ablation import checks, report
 from mkailin_assets.ablation.ablations import ABLATIONS, ALL_AGENTS, TAKEN_OUT
 from mkailin_assets.ablation.assets import AblationConfig
-from mkailin_assets.ablation.models import a_step, with_budget
+from mkailin_assets.ablation.models import a_step, seeded, with_budget
 from mkailin_assets.ablation.tables import AblatedCheckpoint, AblatedExample, AblationResult
 from mkailin_assets.corpus.recalls import trained_on
 from mkailin_assets.training.recipes import RECIPES, NoRecipe
@@ -83,6 +83,23 @@ def test_the_worth_of_an_agent_is_a_difference_taken_item_by_item() -> None:
     assert said["no_retrieval"].startswith("of 3 measures, worse in 3 (")
     assert "better in 1 (Held-out corpus: texts, bits a byte)" in said["one_generator"]
     assert "Of 6 differences, 4 have an interval without 0" in report.by_chance(results)
+    assert report.by_chance(results).endswith("What another seed makes was not measured.")
+
+
+def test_a_difference_that_another_seed_makes_too_tells_nothing() -> None:
+    made = ablated(ALL_AGENTS, "another_seed", "no_retrieval", "one_generator")
+    both = [*asked(ALL_AGENTS, 4, 80), *asked("another_seed", 5, 85), *asked("no_retrieval", 24, 90)]
+    told = answers(*both, *asked("one_generator", 4, 84))
+    results = AblationResult.validate(report.results(made, told))
+    assert row_of(results, "no_retrieval", "bits_per_byte")["better"] is False, "twice what a seed makes"
+    by_generator = row_of(results, "one_generator", "bits_per_byte")
+    assert by_generator["difference_low"] > 0
+    assert by_generator["better"] is None, "less than what a seed makes"
+    assert row_of(results, "another_seed", "bits_per_byte")["better"] is None
+    assert report.in_short(made, results)["another_seed"].startswith("what chance alone changes")
+    said = report.by_chance(results)
+    assert "Of 6 differences, 4 have an interval without 0" in said
+    assert said.endswith("3 of them are larger than what another seed makes.")
 
 
 def test_an_ablation_with_the_same_model_is_told_and_not_compared() -> None:
@@ -160,6 +177,14 @@ def test_one_configuration_changes_the_recipe_and_the_budget_of_all() -> None:
         AblationConfig(recipe="9b").budgeted(RECIPES["embedded"])
 
 
+def test_one_ablation_alone_trains_by_another_seed() -> None:
+    recipe = RECIPES["embedded"]
+    assert seeded(recipe, "no_retrieval") == seeded(recipe, ALL_AGENTS) == recipe
+    other = seeded(recipe, "another_seed")
+    assert other.pretraining.seed == recipe.pretraining.seed + 1
+    assert other.finetuning.seed == recipe.finetuning.seed + 1
+
+
 def test_budgets_that_are_not_equal_are_found() -> None:
     whole = {name: checkpoint(name) for name in ABLATIONS}
     assert checks.budgets_are_equal(whole).passed
@@ -170,7 +195,10 @@ def test_budgets_that_are_not_equal_are_found() -> None:
     result = checks.budgets_are_equal(whole | {"no_dpo": checkpoint("no_dpo", pretraining_tokens=5000)})
     assert not result.passed
     assert result.severity == dg.AssetCheckSeverity.WARN
-    assert checks.budgets_are_equal(whole | {"no_dpo": checkpoint("no_dpo", pretraining_tokens=5950)}).passed
+    near = {"pretraining_tokens": 5950, "finetuning_tokens": 5400}
+    result = checks.budgets_are_equal(whole | {"no_dpo": checkpoint("no_dpo", **near)})
+    assert result.passed
+    assert "0.8% apart in pre-training (at most 2%), and 10.0% in fine-tuning" in (result.description or "")
 
 
 def test_a_loss_that_is_no_number_is_found() -> None:

@@ -14,9 +14,12 @@ from mkailin_assets.corpus.draws import by_hash
 from mkailin_assets.preferences.verdicts import by_evaluator
 
 ALL_AGENTS, NO_DPO, NO_FILTER = "all_agents", "no_dpo", "no_evaluator_filter"
+# What chance alone changes: of a small model on a real corpus as much as any agent did.
+ANOTHER_SEED = "another_seed"
 # In words: what a model of the name is trained without.
 TAKEN_OUT = {
     ALL_AGENTS: "nothing: the training corpus itself",
+    ANOTHER_SEED: "nothing: the same once more, by another seed",
     "one_generator": "the domain generator: the general one asks of every citation, and nothing is chosen",
     "no_retrieval": "retrieval: neither answers nor texts are made with contexts",
     "random_preference": "the preference of MeSH and evaluator: of two questions one is drawn",

@@ -147,7 +147,7 @@ def ablated_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
 ) -> dg.Output[pl.DataFrame]:
     """The base of pretrained_checkpoint, pre-trained and fine-tuned on the corpus without one agent."""
     uri, base_model = pretrained_checkpoint.select("uri", "base_model").row(0)
-    wanted = config.budgeted(recipe)
+    wanted = models.seeded(config.budgeted(recipe), context.partition_key)
     chosen = models.on_base_of(wanted, storage.local_folder(uri))
     compute = replace(compute, tracking=str(storage.scratch() / "tracking"))
     compute.check()

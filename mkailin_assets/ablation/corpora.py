@@ -10,7 +10,15 @@ from pathlib import Path
 
 import polars as pl
 
-from mkailin_assets.ablation.ablations import ALL_AGENTS, ASK_ANEW, NO_DPO, NO_FILTER, Asked, Branch
+from mkailin_assets.ablation.ablations import (
+    ALL_AGENTS,
+    ANOTHER_SEED,
+    ASK_ANEW,
+    NO_DPO,
+    NO_FILTER,
+    Asked,
+    Branch,
+)
 from mkailin_assets.ablation.tables import AblatedExample
 from mkailin_assets.corpus import answers, distilled
 from mkailin_assets.corpus.assembly import (
@@ -123,7 +131,7 @@ def is_train() -> pl.Expr:
 
 def changes_nothing(ablation: str, lineage: Lineage) -> bool:
     """Whether an ablation takes out what the corpus was made without: then it is training_corpus itself."""
-    return ablation == ALL_AGENTS or (ablation == NO_DPO and not lineage.has_trained_champion)
+    return ablation in {ALL_AGENTS, ANOTHER_SEED} or (ablation == NO_DPO and not lineage.has_trained_champion)
 
 
 def ablated_corpus(  # noqa: PLR0917

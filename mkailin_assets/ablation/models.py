@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mkailin_assets.ablation.ablations import TAKEN_OUT
+from mkailin_assets.ablation.ablations import ANOTHER_SEED, TAKEN_OUT
 from mkailin_assets.ablation.tables import AblatedCheckpoint
 from mkailin_assets.checkpoints import Published, publish_once
 from mkailin_assets.training.checkpoints import (
@@ -42,11 +42,12 @@ def with_budget(recipe: Recipe, tokens: int | None) -> Recipe:
 
     Equal, for all corpora, are in each of the two trainings the steps, the sequences in a step and the tokens
     that a sequence has room for: `tokens` or the first whole step beyond; without `tokens` what the recipe's
-    own `max_steps` have. A small corpus is read more often, and none stops early. Pre-training fills every
-    sequence (packing "wrapped"), fine-tuning as far as whole examples do ("bfd", where the recipe packs
-    nothing). The tokens read are fewer than there is room for by what fine-tuning leaves free, and by the
-    rest of the last step of each pass over the corpus. Several processes each take such steps, and read as
-    many times more.
+    own `max_steps` have. A small corpus is read more often, and none stops early.
+
+    The tokens read are as many in pre-training, which fills every sequence (packing "wrapped"), but for the
+    last step of each pass over a corpus, which may be smaller. Fine-tuning fills sequences as far as whole
+    examples do ("bfd", where the recipe packs nothing): of short ones, as those without contexts are, it
+    reads some tokens less. To fill the rest would cut answers from their questions.
     """
 
     def budgeted(stage: Stage, packing: str) -> Stage:
@@ -65,8 +66,18 @@ def with_budget(recipe: Recipe, tokens: int | None) -> Recipe:
 
 
 def a_step(stage: Stage) -> int:
-    """Tokens that an optimizer step of one process has room for."""
+    """Tokens that an optimizer step has room for."""
     return stage.batch_size * stage.accumulation * stage.max_length
+
+
+def seeded(recipe: Recipe, ablation: str) -> Recipe:
+    """The recipe as an ablation trains by it: all by its own seed, but for the one that is about seeds."""
+    if ablation != ANOTHER_SEED:
+        return recipe
+    first, second = (
+        stage.model_copy(update={"seed": stage.seed + 1}) for stage in (recipe.pretraining, recipe.finetuning)
+    )
+    return recipe.model_copy(update={"pretraining": first, "finetuning": second})
 
 
 def on_base_of(recipe: Recipe, pretrained: Path) -> Recipe:

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from mkailin_assets.ablation.ablations import ABLATIONS, ALL_AGENTS, TAKEN_OUT
+from mkailin_assets.ablation.ablations import ABLATIONS, ALL_AGENTS, ANOTHER_SEED, TAKEN_OUT
 from mkailin_assets.ablation.corpora import differences
 from mkailin_assets.ablation.tables import AblationResult
 from mkailin_assets.evaluation import scores
@@ -21,7 +21,8 @@ HOW = (
     "number of steps of the same size: a smaller corpus was read more often. All are asked the same: the "
     "held-out split of training_corpus, which no ablation changes, and PubMedQA. That split is shown with "
     "its contexts, a form that the model without retrieval was not trained on. Differences are taken item by "
-    "item from the model with all agents."
+    "item from the model with all agents. Intervals are over the items. What another seed of the training "
+    "changes is not in them, and is measured on its own: a difference that is no larger is chance."
 )
 _METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
 _CHANGES = {
@@ -105,7 +106,8 @@ def results(ablated: Ablated, answers: pl.DataFrame) -> pl.DataFrame:
     sizes = ablated.checkpoints.select(
         "ablation", "examples", tokens=pl.col("pretraining_tokens") + pl.col("finetuning_tokens")
     )
-    told = scored.join(leads, on=key, how="left", validate="1:1").join(sizes, on="ablation", validate="m:1")
+    told = _beyond_seed(scored.join(leads, on=key, how="left", validate="1:1"))
+    told = told.join(sizes, on="ablation", validate="m:1")
     named = told.with_columns(same_as=pl.lit(None, pl.String))
     same = [
         named.filter(ablation=other).with_columns(ablation=pl.lit(name), same_as=pl.lit(other))
@@ -116,6 +118,16 @@ def results(ablated: Ablated, answers: pl.DataFrame) -> pl.DataFrame:
         pl.concat([named, *same])
         .select(AblationResult.create_empty().columns)
         .sort("benchmark", "task", "form", "metric", pl.col("ablation").replace_strict(order))
+    )
+
+
+def _beyond_seed(scored: pl.DataFrame) -> pl.DataFrame:
+    """`better` null where another seed, if there is a model by one, made as large a difference."""
+    key = ["benchmark", "task", "form", "metric"]
+    by_seed = scored.filter(ablation=ANOTHER_SEED).select(*key, by_seed=pl.col("difference").abs())
+    is_larger = (pl.col("difference").abs() > pl.col("by_seed")).fill_null(True)
+    return scored.join(by_seed, on=key, how="left", validate="m:1").with_columns(
+        better=pl.when(is_larger).then("better")
     )
 
 
@@ -145,6 +157,8 @@ def in_short(ablated: Ablated, results: pl.DataFrame) -> dict[str, str]:
             told[name] = "not made: materialize its partitions of ablated_corpus and ablated_checkpoint"
         elif other := ablated.same_as.get(name):
             told[name] = f"the same data, and so the model of {shown(other)}; it is not compared"
+        elif name == ANOTHER_SEED:
+            told[name] = "what chance alone changes; differences that are no larger tell nothing"
         elif name != ALL_AGENTS:
             told[name] = _verdict(results.filter(ablation=name).drop_nulls("difference"))
     return told
@@ -152,10 +166,15 @@ def in_short(ablated: Ablated, results: pl.DataFrame) -> dict[str, str]:
 
 def by_chance(results: pl.DataFrame) -> str:
     """How many differences have an interval without 0, beside how many would if there were none."""
-    compared = results.filter(pl.col("same_as").is_null()).drop_nulls("difference")
+    own = pl.col("same_as").is_null() & (pl.col("ablation") != ANOTHER_SEED)
+    compared = results.filter(own).drop_nulls("difference")
+    apart = compared.filter((pl.col("difference_low") > 0) | (pl.col("difference_high") < 0))
+    is_measured = ANOTHER_SEED in results["ablation"]
+    told = f"{apart['better'].count()} of them are larger than what another seed makes"
     return (
-        f"Of {compared.height} differences, {compared['better'].count()} have an interval without 0; if no "
-        f"agent were worth anything, chance would make about {(1 - CONFIDENCE) * compared.height:.0f}."
+        f"Of {compared.height} differences, {apart.height} have an interval without 0; if no agent were "
+        f"worth anything, the choice of items would make about {(1 - CONFIDENCE) * compared.height:.0f}. "
+        f"{told if is_measured else 'What another seed makes was not measured'}."
     )
 
 

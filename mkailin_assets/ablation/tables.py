@@ -80,5 +80,7 @@ class AblationResult(dy.Schema):
     )
     difference_high = dy.Float64(nullable=True, description="Upper end of its 95% interval")
     better = dy.Bool(
-        nullable=True, description="Whether it is better by more than chance; null: nobody can tell"
+        nullable=True,
+        description="Whether it is better by more than chance: its interval is without 0, and another seed "
+        "made no such difference, where that was measured; null: nobody can tell",
     )
