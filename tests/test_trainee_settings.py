@@ -134,6 +134,7 @@ def test_what_decides_a_table_is_part_of_its_code_version(tmp_path: Path) -> Non
         "distilled_contexts",
         "evaluator_audit",
         "evaluated_qa",
+        "ablated_corpus",
     }
     assert changed(MESH_RULES='{"measure": "rel"}') == scored | {"domain_generator", "general_generator"}
     (tmp_path / "10B1.json").write_text("{}")
