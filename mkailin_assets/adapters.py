@@ -271,7 +271,6 @@ def arguments(settings: AdapterTuning, examples: int, held_out: int, checkpoints
         "prediction_loss_only": True,
         "save_strategy": "steps",
         "save_steps": settings.checkpoint_steps,
-        "save_total_limit": 2,
         "seed": settings.seed,
         "data_seed": settings.seed,
         "use_cpu": not on_gpu,

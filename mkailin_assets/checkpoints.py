@@ -1,7 +1,9 @@
 """Checkpoints of the platform's own trainings: trained once, published whole, taken up after a kill."""
 
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -12,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from mkailin_assets.adapters import AdapterRecord, AdapterTuning, altered_files, model_of, read_record
 from mkailin_assets.metadata import none_may_be
+from mkailin_resources.compute import Compute
 from mkailin_resources.models.engines import release_engines
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.models.model_name import ModelName
@@ -102,3 +105,21 @@ def unaltered(checkpoints: pl.DataFrame, storage: Storage) -> dg.AssetCheckResul
     return none_may_be(
         pl.DataFrame(wrong, schema={"uri": pl.String, "file": pl.String}), "files were changed"
     )
+
+
+def finite(losses: Mapping[str, float | None]) -> dg.AssetCheckResult:
+    """A check, `losses_are_finite`, that passes when all losses that there are are numbers."""
+    wrong = [name for name, loss in losses.items() if loss is not None and not math.isfinite(loss)]
+    return dg.AssetCheckResult(
+        check_name="losses_are_finite",
+        passed=not wrong,
+        description=f"not finite: {', '.join(wrong)}" if wrong else None,
+        metadata=dict(losses),
+    )
+
+
+def on_storage(compute: Compute, storage: Storage) -> Compute:
+    """What trains, with a folder of the storage for its tracker; raises `ComputeUnavailable`."""
+    placed = replace(compute, tracking=str(storage.scratch() / "tracking"))
+    placed.check()
+    return placed

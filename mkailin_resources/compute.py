@@ -65,11 +65,6 @@ class Compute:
         if not self.tracking:
             raise ComputeUnavailable(f"{self.tracker} keeps the course of trainings: give it a folder")
 
-    @property
-    def report_to(self) -> list[str]:
-        """The argument of that name of a trainer of transformers."""
-        return [self.tracker]
-
     def environment(self) -> dict[str, str]:
         """Variables under which the tracker writes to `tracking`, and calls nobody."""
         folder = Path(self.tracking).absolute()

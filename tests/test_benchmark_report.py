@@ -9,9 +9,9 @@ import pytest
 from benchmark_answers import answer, answers, asked_in, choices, item, items, texts
 from tiny_corpus import training_example, training_examples
 
+from mkailin_assets.corpus import assembly
 from mkailin_assets.corpus.decontamination import BENCHMARK
 from mkailin_assets.corpus.tables import TrainingExample
-from mkailin_assets.evaluation import contamination
 from mkailin_assets.evaluation.baselines import baselines
 from mkailin_assets.evaluation.benchmark import (
     LARGE,
@@ -27,6 +27,7 @@ from mkailin_assets.evaluation.contamination import LEAKS, Recheck, recheck
 from mkailin_assets.evaluation.published import PUBLISHED
 from mkailin_assets.evaluation.scores import comparisons, results
 from mkailin_assets.evaluation.tables import METRICS, BenchmarkComparison
+from mkailin_assets.training.checkpoints import SMALL_LLAMA
 from mkailin_assets.training.tables import Checkpoint
 
 YES, NO, BITS = "yes", "no", "bits_per_byte"
@@ -101,15 +102,15 @@ def test_the_corpus_is_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = corpus(example(501, "train", MEASURED["question"][0]))
     whole = recheck(asked, MEASURED, NO_BENCHMARK)
     sizes: list[int] = []
-    look = contamination.leaks
-    in_batches = contamination.in_batches
+    look = assembly.leaks
+    in_batches = assembly.in_batches
 
     def looked(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         sizes.append(rows.height)
         return look(rows, known)
 
-    monkeypatch.setattr(contamination, "leaks", looked)
-    monkeypatch.setattr(contamination, "in_batches", lambda rows: in_batches(rows, 10))
+    monkeypatch.setattr(assembly, "leaks", looked)
+    monkeypatch.setattr(assembly, "in_batches", lambda rows: in_batches(rows, 10))
     assert recheck(asked, MEASURED, NO_BENCHMARK).leaks.equals(whole.leaks)
     assert sizes == [10, 10, 10, 1]
 
@@ -226,7 +227,7 @@ def leaked(benchmark: str) -> Recheck:
 # The report
 
 
-def checkpoints(base: str = "random Llama, 3,456,789 parameters, seed 20") -> pl.DataFrame:
+def checkpoints(base: str = f"{SMALL_LLAMA}, 3,456,789 parameters") -> pl.DataFrame:
     return pl.DataFrame(
         [
             {
@@ -257,7 +258,6 @@ def evaluated(table: pl.DataFrame, found: Recheck = NOTHING) -> Evaluated:
         comparisons=comparisons(whole, known, found.leaks),
         recheck=found,
         checkpoints=checkpoints(),
-        small=True,
         harness="a harness 1.2",
         skipped={"nfcorpus": "its questions are searched for"},
     )
@@ -327,7 +327,7 @@ def test_a_report_says_whether_the_corpus_helped_before_any_figure(report: str) 
 
 def test_a_report_says_how_much_its_base_can_tell(told: Evaluated, report: str) -> None:
     assert SMALL in report
-    large = replace(told, small=False, checkpoints=checkpoints("/models/of/mine/Meta-Llama-3-70B"))
+    large = replace(told, checkpoints=checkpoints("/models/of/mine/Meta-Llama-3-70B"))
     assert LARGE.format("Meta-Llama-3-70B") in render(large)
     assert SMALL not in render(large)
 

@@ -186,7 +186,7 @@ for tracker, run in (("mlflow", "first"), ("wandb", "first"), ("wandb", "second"
     compute = Compute(tracker=tracker, tracking=f"{tracker} runs")
     compute.check()
     folder = Path(tracker) / run
-    given = {"max_steps": 2, "run_name": run, "report_to": compute.report_to}
+    given = {"max_steps": 2, "run_name": run, "report_to": [compute.tracker]}
     with compute.tracked():
         train_to_the_end(tiny_trainer(folder, **given), folder, lambda line: None)
 print("looked up:", looked_up)

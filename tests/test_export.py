@@ -11,13 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny_checkpoint import Sort, tiny_checkpoint
+from tiny_checkpoint import Sort, load_trained, tiny_checkpoint
 from tiny_model import make_model
 
 from mkailin_assets import adapters
 from mkailin_assets.adapters import altered_files, load_tokenizer
 from mkailin_assets.training.card import CARD, model_card, served_name
-from mkailin_assets.training.checkpoints import checkpoint_row, load, load_trained, read_record
+from mkailin_assets.training.checkpoints import checkpoint_row, load, read_record
 from mkailin_assets.training.export import (
     CheckpointError,
     _say_what_ends_a_reply,

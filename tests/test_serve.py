@@ -19,12 +19,12 @@ from typing import Any, get_args
 
 import pytest
 import requests
-from tiny_checkpoint import Sort, tiny_checkpoint
+from tiny_checkpoint import Sort, load_trained, tiny_checkpoint
 from tiny_model import REPOSITORY
 
 from mkailin_assets.training import serve
 from mkailin_assets.training.card import QUESTION, served_name
-from mkailin_assets.training.checkpoints import load_trained, read_record
+from mkailin_assets.training.checkpoints import read_record
 from mkailin_assets.training.export import write_settings
 from mkailin_assets.training.serve import CannotServe, Server, Trained, main, run, server_of
 from mkailin_resources.models.vllm_model import VllmModel

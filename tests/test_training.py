@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from tiny_checkpoint import load_base, load_trained
 from tiny_corpus import training_example, training_examples
 from tiny_model import REPOSITORY, make_model
 
@@ -28,8 +29,6 @@ from mkailin_assets.training.checkpoints import (
     base_of,
     checkpoint_row,
     fingerprint,
-    load_base,
-    load_trained,
     read_record,
     tokenizer_folder,
 )

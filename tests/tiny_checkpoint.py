@@ -9,7 +9,7 @@ from tiny_model import make_model
 from mkailin_assets import adapters
 from mkailin_assets.trainer import LossCurve, TrainingCourse
 from mkailin_assets.training.card import CARD, model_card
-from mkailin_assets.training.checkpoints import TrainingRecord
+from mkailin_assets.training.checkpoints import TrainingRecord, base_of, load, tokenizer_folder
 from mkailin_assets.training.recipes import Stage
 from mkailin_assets.training.tokenizer import tokenizer_sha256
 from mkailin_resources.models import model_files
@@ -100,3 +100,13 @@ def _adapted(base: ModelName, is_random: bool) -> Any:
         if "lora_B" in name or "modules_to_save" in name:
             torch.nn.init.normal_(weights, std=0.2)
     return network
+
+
+def load_trained(folder: Path) -> tuple[Any, Any]:
+    """The model of a checkpoint and its tokenizer."""
+    return load(adapters.model_of(folder), tokenizer_folder(folder))
+
+
+def load_base(folder: Path) -> tuple[Any, Any]:
+    """The model of a checkpoint before any training, with the tokenizer of the checkpoint."""
+    return load(base_of(folder), tokenizer_folder(folder))

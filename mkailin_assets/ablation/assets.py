@@ -1,7 +1,7 @@
 """The ablations: the corpus and the model with one agent taken out at a time, and what that tells."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -12,15 +12,15 @@ from pydantic import Field
 from mkailin_assets.ablation import corpora, models, report
 from mkailin_assets.ablation.ablations import ABLATIONS, TAKEN_OUT
 from mkailin_assets.ablation.tables import AblatedCheckpoint, AblatedExample, AblationResult
+from mkailin_assets.checkpoints import on_storage
 from mkailin_assets.corpus.assembly import CorpusRules
 from mkailin_assets.corpus.quality import QualityRules
 from mkailin_assets.corpus.signals import heading_specificity
 from mkailin_assets.corpus.tables import kind_of
 from mkailin_assets.evaluation.answers import answers_of
-from mkailin_assets.evaluation.assets import MOST_HELD_OUT
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.evaluation.contestants import Contestant, trained
-from mkailin_assets.evaluation.items import corpus_items, measured_items
+from mkailin_assets.evaluation.items import CORPUS, asked_items
 from mkailin_assets.evaluation.rules import EvaluationRules
 from mkailin_assets.generations import generation_metadata
 from mkailin_assets.gpu import ON_GPU
@@ -30,7 +30,7 @@ from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.preferences.cold_start import ColdStartRules
 from mkailin_assets.preferences.mentions import Mentions
 from mkailin_assets.tables import table
-from mkailin_assets.training.recipes import RECIPES, Recipe, Stage, recipe_of
+from mkailin_assets.training.recipes import RECIPES, STAGES, Recipe, Stage, changed, recipe_of
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.compute import Compute
 from mkailin_resources.generation import Generation, Tally
@@ -122,10 +122,7 @@ class AblationConfig(dg.Config):
         """The recipe with what was changed of it, and a fixed number of steps; raises `NoRecipe`."""
         chosen = recipe_of(self.recipe) if self.recipe else recipe
         given = self.model_dump(include=set(Stage.model_fields), exclude_none=True)
-        stages = {
-            name: getattr(chosen, name).model_copy(update=given) for name in ("pretraining", "finetuning")
-        }
-        return models.with_budget(chosen.model_copy(update=stages), self.tokens)
+        return models.with_budget(changed(chosen, dict.fromkeys(STAGES.values(), given)), self.tokens)
 
 
 @dg.asset(
@@ -149,8 +146,7 @@ def ablated_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
     uri, base_model = pretrained_checkpoint.select("uri", "base_model").row(0)
     wanted = models.seeded(config.budgeted(recipe), context.partition_key)
     chosen = models.on_base_of(wanted, storage.local_folder(uri))
-    compute = replace(compute, tracking=str(storage.scratch() / "tracking"))
-    compute.check()
+    compute = on_storage(compute, storage)
     pretrained, finetuned = models.trained(ablated_corpus, chosen, compute, storage, context.log.info)
     checkpoint = models.ablated_checkpoint(context.partition_key, pretrained, finetuned)
     if not wanted.base:
@@ -179,8 +175,7 @@ def ablation_report(  # noqa: PLR0917 (Dagster reads an asset's inputs from its 
 ) -> dg.Output[pl.DataFrame]:
     """What each agent is worth: each ablated model beside the one with all agents, with 95% intervals."""
     ablated = report.Ablated.of(ablated_corpus, ablated_checkpoint, training_corpus)
-    held_out = corpus_items(training_corpus, MOST_HELD_OUT)
-    items = pl.concat([held_out, measured_items(benchmarks).table.filter(kind="pubmedqa")])
+    items = asked_items(benchmarks, training_corpus).table.filter(pl.col("kind").is_in([CORPUS, "pubmedqa"]))
     # One form tells what an agent is worth; the other would double the time.
     rules = evaluation_rules.model_copy(update={"forms": evaluation_rules.forms[:1]})
     answers = [

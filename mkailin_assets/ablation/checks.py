@@ -1,15 +1,12 @@
 """Checks of the ablations."""
 
-import math
-
 import dagster as dg
 import polars as pl
 
 from mkailin_assets.ablation.ablations import ABLATIONS
 from mkailin_assets.ablation.assets import ablated_checkpoint, ablated_corpus, ablation_report, ablations
-from mkailin_assets.checkpoints import unaltered
-from mkailin_assets.corpus.assembly import in_batches
-from mkailin_assets.corpus.decontamination import fingerprints_of, leaks
+from mkailin_assets.checkpoints import finite, unaltered
+from mkailin_assets.corpus.assembly import given_away
 from mkailin_assets.corpus.recalls import corpus_fingerprint, trained_on
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.metadata import none_may_be, preview
@@ -28,11 +25,8 @@ def no_benchmark_item_is_trained_on(
     ablated_corpus: pl.LazyFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
     """No example gives a benchmark item away: by a PMID, a question, or words in a row."""
-    known = fingerprints_of(benchmark_items(benchmarks).table)
-    cited = pl.col("made_of").list.eval(pl.element().struct.field("pmid"))
-    batches = in_batches(ablated_corpus.with_columns(context_pmids=cited))
-    found = [leaks(examples, known) for examples in batches]
-    return none_may_be(pl.concat(found) if found else pl.DataFrame(), "benchmark items are given away")
+    wrong = given_away(ablated_corpus, benchmark_items(benchmarks).table)
+    return none_may_be(wrong, "benchmark items are given away by examples")
 
 
 @dg.asset_check(asset=ablated_corpus, partitions_def=ablations, blocking=True)
@@ -66,11 +60,7 @@ def held_out_rows_are_those_of_the_corpus(
 @dg.asset_check(asset=ablated_checkpoint, partitions_def=ablations, blocking=True)
 def losses_are_finite(ablated_checkpoint: pl.DataFrame) -> dg.AssetCheckResult:
     """Losses are numbers."""
-    losses = ablated_checkpoint.select(_LOSSES).row(0, named=True)
-    wrong = [name for name, loss in losses.items() if loss is not None and not math.isfinite(loss)]
-    return dg.AssetCheckResult(
-        passed=not wrong, description=f"not finite: {', '.join(wrong)}" if wrong else None, metadata=losses
-    )
+    return finite(ablated_checkpoint.select(_LOSSES).row(0, named=True))
 
 
 @dg.asset_check(asset=ablated_checkpoint, partitions_def=ablations, blocking=True)

@@ -1,6 +1,6 @@
 """What each agent is worth: the scores of ablated models beside those of the model with all agents."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ from mkailin_assets.ablation.ablations import ABLATIONS, ALL_AGENTS, ANOTHER_SEE
 from mkailin_assets.ablation.corpora import differences
 from mkailin_assets.ablation.tables import AblationResult
 from mkailin_assets.evaluation import scores
-from mkailin_assets.evaluation.benchmark import SMALL, verdict_of
+from mkailin_assets.evaluation.benchmark import METRIC_NAMES, SMALL, shown_value, verdict_of
 from mkailin_assets.evaluation.benchmark_pictures import task_name, task_place
 from mkailin_assets.evaluation.items import ITEMS
 from mkailin_assets.intervals import CONFIDENCE
+from mkailin_assets.markdown import table_lines
+from mkailin_assets.training.checkpoints import is_small
 
 REPORT = "ablation_report.md"
 HOW = (
@@ -24,7 +26,6 @@ HOW = (
     "item from the model with all agents. Intervals are over the items. What another seed of the training "
     "changes is not in them, and is measured on its own: a difference that is no larger is chance."
 )
-_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
 _CHANGES = {
     "same": "as it is",
     "other_text": "another text",
@@ -134,9 +135,8 @@ def _beyond_seed(scored: pl.DataFrame) -> pl.DataFrame:
 def render(ablated: Ablated, results: pl.DataFrame) -> str:
     """The report as Markdown."""
     bases = ablated.checkpoints["base_model"].unique(maintain_order=True)
-    small = bases.str.contains("random weights").any()
     lines = ["# What each agent is worth", "", HOW]
-    lines += ["", SMALL] if small else []
+    lines += ["", SMALL] if is_small(bases) else []
     lines += ["", f"Base: {', '.join(bases)}.", "", "## In short", ""]
     lines += [f"- {shown(name)}: {verdict}" for name, verdict in in_short(ablated, results).items()]
     lines += ["", by_chance(results), "", "## Corpora and trainings", "", *_corpora(ablated)]
@@ -185,7 +185,7 @@ def shown(ablation: str) -> str:
 
 def measure(row: Mapping[str, Any]) -> str:
     """Task and metric of a row as a person reads them."""
-    return f"{task_name(row['task'])}, {_METRICS[row['metric']]}"
+    return f"{task_name(row['task'])}, {METRIC_NAMES[row['metric']]}"
 
 
 def _verdict(leads: pl.DataFrame) -> str:
@@ -215,24 +215,22 @@ def _corpora(ablated: Ablated) -> list[str]:
         )
     head = ["ablation", "without", "examples", *_CHANGES.values()]
     head += ["tokens of pre-training", "of fine-tuning", "held-out loss, texts", "held-out loss, answers"]
-    return _table(head, rows)
+    return table_lines(head, rows)
 
 
 def _scores(of_task: pl.DataFrame) -> list[str]:
     rows = []
     for row in of_task.iter_rows(named=True):
-        number = ".3f" if row["metric"] == "bits_per_byte" else ".1%"
-        value, low, high = (f"{row[name]:{number}}" for name in ("value", "low", "high"))
         rows.append(
             [
-                _METRICS[row["metric"]],
+                METRIC_NAMES[row["metric"]],
                 row["form"],
                 shown(row["ablation"]),
-                f"{value} ({low} to {high})",
+                shown_value(row),
                 _lead(row),
             ]
         )
-    return _table(["measure", "answer", "ablation", "score (interval)", "difference (interval)"], rows)
+    return table_lines(["measure", "answer", "ablation", "score (interval)", "difference (interval)"], rows)
 
 
 def _lead(row: Mapping[str, Any]) -> str:
@@ -243,7 +241,3 @@ def _lead(row: Mapping[str, Any]) -> str:
     named = {"model": shown(row["ablation"]), "other": shown(ALL_AGENTS)}
     interval = {"low": row["difference_low"], "high": row["difference_high"]}
     return verdict_of({**row, **named, **interval})
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]

@@ -5,7 +5,7 @@ decides about it, the second writes the examples of those that stay.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -16,12 +16,19 @@ from mkailin_assets.corpus.balance import (
     over_represented_branches,
     over_represented_decisions,
 )
-from mkailin_assets.corpus.decontamination import Decontaminator, normalised
+from mkailin_assets.corpus.decontamination import (
+    LEAK,
+    Decontaminator,
+    fingerprints_of,
+    leaks,
+    normalised,
+)
 from mkailin_assets.corpus.draws import split_of
 from mkailin_assets.corpus.duplicates import duplicates
 from mkailin_assets.corpus.recalls import citations_of, taken_back
 from mkailin_assets.corpus.signals import copied_shares, words
 from mkailin_assets.corpus.tables import (
+    SPLITS,
     CorpusExclusion,
     LedgerRow,
     TrainingExample,
@@ -30,6 +37,8 @@ from mkailin_assets.corpus.texts import example_hash, example_texts
 
 ROWS_AT_ONCE = 5_000
 _NO_HIT = ("benchmark", "benchmark_item", "evidence")
+# What of an example may give a benchmark away, beside the citations it was made from.
+_READ = ("example_id", "pmid", "split", "question", "context", "long_answer", "pretraining_text")
 
 
 class CorpusRules(BaseModel):
@@ -154,6 +163,22 @@ def in_batches(rows: pl.LazyFrame, size: int = ROWS_AT_ONCE) -> Iterator[pl.Data
     height = int(rows.select(pl.len()).collect().item())
     for start in range(0, height, size):
         yield rows.slice(start, size).collect()
+
+
+def given_away(
+    examples: pl.LazyFrame, benchmark: pl.DataFrame, splits: Sequence[str] = SPLITS
+) -> pl.DataFrame:
+    """What of a benchmark (columns `BENCHMARK`) the rows of a `TrainingExample` table give away: `LEAK`.
+
+    What counts is what counts for `decontamination.leaks`; every citation that a row was made from counts,
+    shown or not. The rows are read in batches.
+    """
+    known = fingerprints_of(benchmark)
+    cited = pl.col("made_of").list.eval(pl.element().struct.field("pmid"))
+    # Batches of what is on disk: of a filtered table each would begin at its start.
+    batches = in_batches(examples.select(*_READ, context_pmids=cited))
+    found = [leaks(rows.filter(pl.col("split").is_in(splits)), known) for rows in batches]
+    return pl.concat([pl.DataFrame(schema=LEAK), *found])
 
 
 def _surveyed(

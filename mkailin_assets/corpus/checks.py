@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.corpus.assembly import in_batches
+from mkailin_assets.corpus.assembly import given_away
 from mkailin_assets.corpus.assets import (
     corpus_recalls,
     distilled_contexts,
@@ -12,7 +12,7 @@ from mkailin_assets.corpus.assets import (
     generated_qa,
     ledgers_of,
 )
-from mkailin_assets.corpus.decontamination import fingerprints_of, leaks, normalised
+from mkailin_assets.corpus.decontamination import normalised
 from mkailin_assets.corpus.recalls import not_recalled, not_standing
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.metadata import none_may_be, preview
@@ -108,11 +108,7 @@ def no_benchmark_item_is_trained_on(
     training_corpus: pl.LazyFrame, benchmarks: BenchmarkFiles
 ) -> dg.AssetCheckResult:
     """No example gives a benchmark item away: by a PMID, a question, or words in a row; a second look."""
-    known = fingerprints_of(benchmark_items(benchmarks).table)
-    cited = pl.col("made_of").list.eval(pl.element().struct.field("pmid"))
-    batches = in_batches(training_corpus.with_columns(context_pmids=cited))
-    found = [leaks(examples, known) for examples in batches]
-    wrong = pl.concat(found) if found else pl.DataFrame()
+    wrong = given_away(training_corpus, benchmark_items(benchmarks).table)
     return none_may_be(wrong, "benchmark items are given away by examples")
 
 

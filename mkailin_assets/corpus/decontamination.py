@@ -34,7 +34,7 @@ FINGERPRINTS = pl.Schema(
     }
 )
 _HIT = pl.Schema(dict.fromkeys(("reason", "benchmark", "benchmark_item", "evidence"), pl.String))
-_LEAK = pl.Schema(
+LEAK = pl.Schema(
     {"example_id": pl.String, "pmid": pl.Int64, "kind": pl.String, "benchmark": pl.String, "item": pl.String}
 )
 # What asks, and what is read besides.
@@ -141,7 +141,7 @@ def leaks(rows: pl.DataFrame, fingerprints: pl.DataFrame) -> pl.DataFrame:
     pretraining_text. What counts is what counts for `contamination`. Memory does not grow with the rows.
     """
     found = [_leaks(part, fingerprints) for part in rows.iter_slices(_ROWS_AT_ONCE)]
-    return pl.concat([pl.DataFrame(schema=_LEAK), *found]).unique(maintain_order=True)
+    return pl.concat([pl.DataFrame(schema=LEAK), *found]).unique(maintain_order=True)
 
 
 def benchmark_questions(items: Iterable[tuple[int | str | None, str]]) -> pl.DataFrame:
@@ -242,7 +242,7 @@ def _leaks(rows: pl.DataFrame, fingerprints: pl.DataFrame) -> pl.DataFrame:
         if column == "question":
             found.append(text.whole().join(questions, on="digest"))
     hits = pl.concat(hit.select("row", "kind", "benchmark", "item") for hit in found)
-    return _joined(rows.with_row_index("row"), hits, "row").select(_LEAK.names())
+    return _joined(rows.with_row_index("row"), hits, "row").select(LEAK.names())
 
 
 class _Words:

@@ -20,7 +20,7 @@ from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.evaluation.benchmark_pictures import pictures
 from mkailin_assets.evaluation.contamination import recheck
 from mkailin_assets.evaluation.contestants import contestants
-from mkailin_assets.evaluation.items import corpus_items, measured_items
+from mkailin_assets.evaluation.items import asked_items
 from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets, sample_of
 from mkailin_assets.evaluation.predict import predict_with_generator
 from mkailin_assets.evaluation.pubmedqa import read_pubmedqa
@@ -41,16 +41,12 @@ from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.preferences import evaluating
 from mkailin_assets.preferences.cold_start import ColdStartRules
 from mkailin_assets.tables import table
-from mkailin_assets.training.checkpoints import read_record
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
 from mkailin_resources.index import ContextStore
 from mkailin_resources.models.interface import TextGenerator
 from mkailin_resources.storage import Storage
 from mkailin_resources.trainees import Trainees
-
-# Of the held-out split of a corpus: enough for intervals of two points.
-MOST_HELD_OUT = 2000
 
 
 @dg.asset(
@@ -73,8 +69,8 @@ def benchmark_answers(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
     storage: Storage,
 ) -> dg.Output[pl.DataFrame]:
     """What base, pre-trained and fine-tuned model, and the agent that answers, say to every item."""
-    measured = measured_items(benchmarks)
-    items = pl.concat([measured.table, corpus_items(training_corpus, MOST_HELD_OUT)])
+    asked_for = asked_items(benchmarks, training_corpus)
+    items = asked_for.table
     uris = pl.concat([pretrained_checkpoint, finetuned_checkpoint])["uri"]
     asked = [
         answers_of(
@@ -89,14 +85,14 @@ def benchmark_answers(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
     ]
     # What an agent fails on is a result here, not a fault of the run.
     ask = generation.asking(context, max_failed_share=1.0)
-    of_agent = predict_with_generator(answer_model, measured.table, ask)
+    of_agent = predict_with_generator(answer_model, items, ask)
     answers = pl.concat([*(one.table for one in asked), of_agent])
     return dg.Output(
         answers,
         metadata={
             **_answer_metadata(answers, asked),
             **generation_metadata(ask.tallies, generation),
-            "not_measured": measured.skipped,
+            "not_measured": asked_for.skipped,
         },
     )
 
@@ -150,9 +146,9 @@ def scored_benchmarks(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
     storage: Storage,
 ) -> Iterator[dg.Output[pl.DataFrame]]:
     """Scores and differences, the contamination of the benchmarks, and the report on all of it."""
-    measured = measured_items(benchmarks)
-    items = pl.concat([measured.table, corpus_items(training_corpus, MOST_HELD_OUT)])
-    checked = recheck(training_corpus, measured.table, benchmark_items(benchmarks).table)
+    asked_for = asked_items(benchmarks, training_corpus)
+    items = asked_for.table
+    checked = recheck(training_corpus, items, benchmark_items(benchmarks).table)
     answers = pl.concat([benchmark_answers, baselines(benchmark_answers, items)])
     checkpoints = pl.concat([pretrained_checkpoint, finetuned_checkpoint])
     evaluated = report.Evaluated(
@@ -161,9 +157,8 @@ def scored_benchmarks(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
         comparisons=comparisons(answers, items, checked.leaks),
         recheck=checked,
         checkpoints=checkpoints,
-        small=not read_record(storage.local_folder(checkpoints["uri"][0])).base,
         harness=_harness(),
-        skipped=measured.skipped,
+        skipped=asked_for.skipped,
     )
     drawn = pictures(evaluated.results)
     for name, content in report.files(evaluated, drawn).items():

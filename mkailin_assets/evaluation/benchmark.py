@@ -1,6 +1,6 @@
 """The report on what models know: verdicts in words, tables, pictures, and what was not measured."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -13,6 +13,8 @@ from mkailin_assets.evaluation.contamination import Recheck
 from mkailin_assets.evaluation.published import CLAIM, PUBLISHED
 from mkailin_assets.evaluation.scores import LEAST_ITEMS, MMLU, TEXTS
 from mkailin_assets.intervals import CONFIDENCE, RESAMPLES
+from mkailin_assets.markdown import table_lines
+from mkailin_assets.training.checkpoints import is_small
 
 REPORT, RESULTS, COMPARISONS = "benchmark_report.md", "benchmark_results.csv", "benchmark_comparisons.csv"
 SMALL = (
@@ -38,7 +40,7 @@ HOW = (
 HELD_OUT = ("corpus_text", "corpus_answer", "corpus_decision")
 PUBMEDQA = ("pubmedqa_reasoning_required", "pubmedqa_question_only")
 _FORMS = {"likelihood": "likeliest", "generation": "written", "baseline": "no model"}
-_METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
+METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
 _OTHERS = {"base": "its base", "majority": "the most frequent answer"}
 _FIRST_LEAKS = 5
 
@@ -47,8 +49,8 @@ _FIRST_LEAKS = 5
 class Evaluated:
     """All that a report tells.
 
-    `answers` with the baselines; `checkpoints` rows of table Checkpoint; `small`: whether the base is the
-    small Llama; `harness` names the harness with its version; `skipped`: what was not measured, and why.
+    `answers` with the baselines; `checkpoints` rows of table Checkpoint; `harness` names the harness with its
+    version; `skipped`: what was not measured, and why.
     """
 
     answers: pl.DataFrame
@@ -56,7 +58,6 @@ class Evaluated:
     comparisons: pl.DataFrame
     recheck: Recheck
     checkpoints: pl.DataFrame
-    small: bool
     harness: str
     skipped: Mapping[str, str]
 
@@ -99,7 +100,9 @@ def render(evaluated: Evaluated, shown: Sequence[Picture] = ()) -> str:
         "",
         "## Read this first",
         "",
-        SMALL if evaluated.small else LARGE.format(_base(evaluated.checkpoints)),
+        SMALL
+        if is_small(evaluated.checkpoints["base_model"])
+        else LARGE.format(_base(evaluated.checkpoints)),
         "",
         HOW,
         "",
@@ -245,7 +248,7 @@ def _models(evaluated: Evaluated) -> list[str]:
         "",
         *made,
         "",
-        *_table(["asked as", "model fingerprint", "tokenizer and template"], rows),
+        *table_lines(["asked as", "model fingerprint", "tokenizer and template"], rows),
     ]
 
 
@@ -275,15 +278,17 @@ def _of_subject() -> pl.Expr:
 
 def _scores(scores: pl.DataFrame) -> list[str]:
     forms = _FORMS | (dict.fromkeys(_FORMS, "read") if scores["task"][0] in TEXTS else {})
-    metrics = [metric for metric in _METRICS if metric in scores["metric"]]
+    metrics = [metric for metric in METRIC_NAMES if metric in scores["metric"]]
     key = ["model", "form", "cohort", "items", "failures"]
     rows = []
     for (model, form, cohort, items, failed), of_model in scores.group_by(key, maintain_order=True):
         values = {row["metric"]: row for row in of_model.iter_rows(named=True)}
-        cells = ["answered nothing" if failed == items else _value(values.get(metric)) for metric in metrics]
+        cells = [
+            "answered nothing" if failed == items else shown_value(values.get(metric)) for metric in metrics
+        ]
         rows.append([_name(str(model)), forms[str(form)], str(cohort), f"{items:,}", f"{failed:,}", *cells])
-    named = ["model", "answer", "items", "asked", "no answer", *[_METRICS[metric] for metric in metrics]]
-    return _table(named, rows)
+    named = ["model", "answer", "items", "asked", "no answer", *[METRIC_NAMES[metric] for metric in metrics]]
+    return table_lines(named, rows)
 
 
 def _leads(leads: pl.DataFrame) -> list[str]:
@@ -291,13 +296,13 @@ def _leads(leads: pl.DataFrame) -> list[str]:
         [
             "read" if row["task"] in TEXTS else _FORMS[row["form"]],
             row["cohort"],
-            _METRICS[row["metric"]],
+            METRIC_NAMES[row["metric"]],
             verdict_of(row),
             "" if row["mcnemar"] is None else _p(row["mcnemar"]),
         ]
         for row in leads.iter_rows(named=True)
     ]
-    return _table(["answer", "items", "measure", "difference (interval)", "McNemar's p"], rows)
+    return table_lines(["answer", "items", "measure", "difference (interval)", "McNemar's p"], rows)
 
 
 def _cohorts(evaluated: Evaluated) -> list[str]:
@@ -336,13 +341,17 @@ def _grid(scores: pl.DataFrame, leads: pl.DataFrame, across: str, named: Callabl
     rows = []
     for (model, form), of_model in scores.group_by("model", "form", maintain_order=True):
         values = {row[across]: row for row in of_model.iter_rows(named=True)}
-        rows.append([_name(str(model)), _FORMS[str(form)], *[_value(values.get(value)) for value in sizes]])
+        rows.append(
+            [_name(str(model)), _FORMS[str(form)], *[shown_value(values.get(value)) for value in sizes]]
+        )
     ahead = leads.filter(model="finetuned", other="base")
     for (form,), of_form in ahead.group_by("form", maintain_order=True):
         values = {row[across]: row for row in of_form.iter_rows(named=True)}
         cells = [_points(values.get(value)) for value in sizes]
         rows.append(["fine-tuned minus base, points", _FORMS[str(form)], *cells])
-    return _table(["model", "answer", *[f"{named(value)} ({size:,})" for value, size in sizes.items()]], rows)
+    return table_lines(
+        ["model", "answer", *[f"{named(value)} ({size:,})" for value, size in sizes.items()]], rows
+    )
 
 
 def _published(results: pl.DataFrame) -> list[str]:
@@ -356,7 +365,7 @@ def _published(results: pl.DataFrame) -> list[str]:
         [
             task_name(figure.task),
             figure.who,
-            f"{_METRICS[figure.metric]} {figure.value:.1%}",
+            f"{METRIC_NAMES[figure.metric]} {figure.value:.1%}",
             figure.how,
             f"[{sources.index(figure.source) + 1}]",
         ]
@@ -374,7 +383,7 @@ def _published(results: pl.DataFrame) -> list[str]:
         "",
         "For orientation: they were measured as the table says, which is not as here. " + CLAIM,
         "",
-        *_table(["benchmark", "who", "score", "how", "source"], rows),
+        *table_lines(["benchmark", "who", "score", "how", "source"], rows),
         "",
         *told,
     ]
@@ -382,6 +391,10 @@ def _published(results: pl.DataFrame) -> list[str]:
 
 def _listed(title: str, told: Mapping[str, str]) -> list[str]:
     return ["", f"## {title}", "", *[f"- {who}: {why}" for who, why in told.items()]] if told else []
+
+
+def _about_base(checkpoints: pl.DataFrame) -> str:
+    return SMALL if is_small(checkpoints["base_model"]) else LARGE.format(_base(checkpoints))
 
 
 def _base(checkpoints: pl.DataFrame) -> str:
@@ -394,7 +407,8 @@ def _name(model: str) -> str:
     return NAMES.get(model, model)
 
 
-def _value(row: Mapping[str, Any] | None) -> str:
+def shown_value(row: Mapping[str, Any] | None) -> str:
+    """A row of a table BenchmarkResult as its value with its interval; empty where there is none."""
     if row is None:
         return ""
     number = ".3f" if row["metric"] == "bits_per_byte" else ".1%"
@@ -410,8 +424,3 @@ def _points(row: Mapping[str, Any] | None) -> str:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *cells]]

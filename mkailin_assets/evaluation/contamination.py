@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mkailin_assets.corpus.assembly import in_batches
-from mkailin_assets.corpus.decontamination import BENCHMARK, NGRAM_WORDS, fingerprints_of, leaks
+from mkailin_assets.corpus.assembly import given_away
+from mkailin_assets.corpus.decontamination import BENCHMARK, NGRAM_WORDS
+from mkailin_assets.evaluation.items import CORPUS
 
 # The third split is only ever asked.
 TRAINED_ON = ("train", "validation")
@@ -14,8 +15,6 @@ _SHARED = {
     "question": "its whole question",
     "run": f"{NGRAM_WORDS} words in a row of its question",
 }
-_READ = ("example_id", "pmid", "split", "made_of", "question", "context", "long_answer", "pretraining_text")
-
 LEAKS = pl.Schema(
     {
         "example_id": pl.String,
@@ -49,24 +48,15 @@ def recheck(corpus: pl.LazyFrame, items: pl.DataFrame, benchmark: pl.DataFrame) 
     key = ["benchmark", "item"]
     measured = pl.concat(
         [
-            items.filter(pl.col("kind") != "corpus").select(BENCHMARK.names()),
+            items.filter(pl.col("kind") != CORPUS).select(BENCHMARK.names()),
             benchmark.join(items, on=key, how="semi").select(BENCHMARK.names()),
         ]
     ).unique(maintain_order=True)
-    known = fingerprints_of(measured)
-    found, examples = [], 0
-    # Batches of what is on disk: of a filtered table each would begin at its start.
-    for rows in in_batches(corpus.select(_READ)):
-        batch = rows.filter(pl.col("split").is_in(TRAINED_ON))
-        examples += batch.height
-        # Every citation that an example was made from counts, those that it does not show, too.
-        made_of = pl.col("made_of").list.eval(pl.element().struct.field("pmid"))
-        given_away = leaks(batch.with_columns(context_pmids=made_of), known)
-        found.append(given_away.join(batch.select("example_id", "split"), on="example_id"))
+    trained_on = corpus.select("example_id", "split").filter(pl.col("split").is_in(TRAINED_ON)).collect()
+    found = given_away(corpus, measured, TRAINED_ON).join(trained_on, on="example_id", maintain_order="left")
     shared = pl.col("kind").replace_strict(_SHARED, return_dtype=pl.String)
-    told = [one.select("example_id", "pmid", "split", *key, shared=shared) for one in found]
     return Recheck(
-        leaks=pl.concat([pl.DataFrame(schema=LEAKS), *told]),
-        examples=examples,
+        leaks=found.select("example_id", "pmid", "split", *key, shared=shared).match_to_schema(LEAKS),
+        examples=trained_on.height,
         items=measured.select(key).unique().height,
     )

@@ -7,7 +7,7 @@ reason: a file that has no answers, such as the questions of a search, and a mal
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -57,6 +57,8 @@ ITEMS = pl.Schema(
 _UPPER = ("question", "contexts", "labels", "meshes", "year")
 
 _Row = dict[str, Any]
+# Of the held-out split of a corpus: enough for intervals of two points.
+MOST_HELD_OUT = 2000
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ def measured_items(benchmarks: BenchmarkFiles) -> MeasuredItems:
         rows += found
         skipped |= faults
     return MeasuredItems(_completed(pl.DataFrame(rows, schema=ITEMS)), skipped)
+
+
+def asked_items(benchmarks: BenchmarkFiles, corpus: pl.LazyFrame) -> MeasuredItems:
+    """All that models are asked: the items of the benchmarks, and of the test split of a corpus."""
+    measured = measured_items(benchmarks)
+    return replace(measured, table=pl.concat([measured.table, corpus_items(corpus, MOST_HELD_OUT)]))
 
 
 def corpus_items(corpus: pl.LazyFrame, most: int) -> pl.DataFrame:

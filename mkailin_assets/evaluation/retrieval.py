@@ -12,6 +12,7 @@ from mkailin_assets.evaluation.judgements import JudgedSet, JudgedSets
 from mkailin_assets.evaluation.ranking import MEASURES, differences, means, measured
 from mkailin_assets.evaluation.tables import RetrievalResult
 from mkailin_assets.intervals import Estimate, columns_of
+from mkailin_assets.markdown import table_lines
 from mkailin_resources.embeddings.checkpoint import open_encoder
 from mkailin_resources.embeddings.interface import Encoder
 from mkailin_resources.index import ContextStore
@@ -154,8 +155,8 @@ def render(judged: JudgedSets, results: pl.DataFrame, ahead: pl.DataFrame, retri
         of_set = results.filter(judged_set=name)
         questions, documents = of_set.select("questions", "documents").row(0)
         lines += ["", f"## {name}", "", f"{questions:,} questions, {documents:,} documents; {verdict}.", ""]
-        lines += _table(readable(of_set.drop("judged_set", "encoder", "questions", "documents")))
-        lines += ["", *_table(readable(ahead.filter(judged_set=name).drop("judged_set"), "+.3f"))]
+        lines += _of_frame(readable(of_set.drop("judged_set", "encoder", "questions", "documents")))
+        lines += ["", *_of_frame(readable(ahead.filter(judged_set=name).drop("judged_set"), "+.3f"))]
     lines += ["", "## Left out", ""]
     lines += [
         f"- {name}: {n:,} {what}" for name, reasons in judged.left_out.items() for what, n in reasons.items()
@@ -171,6 +172,5 @@ def _columns(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     return columns
 
 
-def _table(frame: pl.DataFrame) -> list[str]:
-    rows = [frame.columns, ["---"] * frame.width, *frame.iter_rows()]
-    return [f"| {' | '.join(row)} |" for row in rows]
+def _of_frame(frame: pl.DataFrame) -> list[str]:
+    return table_lines(frame.columns, frame.iter_rows())

@@ -444,7 +444,6 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,
-        save_total_limit=2,
         seed=settings.seed,
         data_seed=settings.seed,
         use_cpu=not on_gpu,

@@ -1,13 +1,12 @@
 """The training stage: the corpus becomes a model, by continued pre-training and fine-tuning."""
 
-from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from mkailin_assets.checkpoints import TrainingOverrides, publish_once
+from mkailin_assets.checkpoints import TrainingOverrides, on_storage, publish_once
 from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import curves, preview
 from mkailin_assets.tables import table
@@ -98,8 +97,7 @@ def _trained(  # noqa: PLR0917
     compute: Compute,
     storage: Storage,
 ) -> dg.Output[pl.DataFrame]:
-    compute = replace(compute, tracking=str(storage.scratch() / "tracking"))
-    compute.check()
+    compute = on_storage(compute, storage)
     start = None if started is None else storage.local_folder(started["uri"][0])
     name = fingerprint(kind, corpus, recipe, "" if started is None else started["fingerprint"][0])
     published = publish_once(

@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import Field
 
 from mkailin_assets import adapters
-from mkailin_assets.adapters import ADAPTER, BASE, MODEL, WEIGHTS, CheckpointRecord, model_of
+from mkailin_assets.adapters import ADAPTER, BASE, MODEL, WEIGHTS, CheckpointRecord
 from mkailin_assets.corpus.recalls import trained_on
 from mkailin_assets.training.embedded_llama import CORPUS
 from mkailin_assets.training.recipes import STAGES, Kind, Method, Recipe, Stage
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # Part of every fingerprint: raise it when the same data and settings are to give another model.
 RECIPE = "2"
 Template = Literal["own", "plain"]
+SMALL_LLAMA = "small Llama of random weights"
 
 
 class TrainingRecord(CheckpointRecord):
@@ -63,8 +64,7 @@ def fingerprint(kind: Kind, corpus: pl.LazyFrame, recipe: Recipe, started_from: 
 
     `started_from` is the fingerprint of that checkpoint; empty: the recipe's base. Left out: package versions
     and the machine, which move the last digits of weights, what the recipe is called, and how often it saves.
-    Raises
-    `ModelUnavailable` where the commit of a base cannot be found out.
+    Raises `ModelUnavailable` where the commit of a base cannot be found out.
     """
     settings = recipe.model_dump(exclude={*STAGES.values(), "name", "base", "gradient_checkpointing"})
     start: object = started_from
@@ -105,16 +105,6 @@ def base_of(folder: Path) -> ModelName:
 def tokenizer_folder(folder: Path) -> Path:
     """Where the tokenizer of a checkpoint lies, with the chat template it was trained with."""
     return folder / (MODEL if (folder / MODEL).is_dir() else ADAPTER)
-
-
-def load_trained(folder: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
-    """The model of a checkpoint and its tokenizer, ready to be asked: see `load`."""
-    return load(model_of(folder), tokenizer_folder(folder))
-
-
-def load_base(folder: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
-    """The model of a checkpoint before any training, with the tokenizer of the checkpoint: see `load`."""
-    return load(base_of(folder), tokenizer_folder(folder))
 
 
 def load(model: ModelName, tokenizer: Path) -> "tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerFast]":
@@ -167,7 +157,12 @@ def base_model(record: TrainingRecord) -> str:
     """The base of a record and its revision, in words; where a folder lies is nobody's business."""
     if record.base:
         return ModelName(record.base, record.revision).shown
-    return f"small Llama of random weights, {record.parameters:,} parameters"
+    return f"{SMALL_LLAMA}, {record.parameters:,} parameters"
+
+
+def is_small(base_models: pl.Series) -> bool:
+    """Whether one of the bases, as `base_model` tells them, is the small Llama."""
+    return bool(base_models.str.starts_with(SMALL_LLAMA).any())
 
 
 def weights_sha256(record: TrainingRecord) -> str:

@@ -1,12 +1,11 @@
 """Checks of the training stage."""
 
-import math
 from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
 
-from mkailin_assets.checkpoints import unaltered
+from mkailin_assets.checkpoints import finite, unaltered
 from mkailin_assets.training.assets import finetuned_checkpoint, pretrained_checkpoint
 from mkailin_resources.storage import Storage
 
@@ -17,13 +16,7 @@ _FALLS = (("first_loss", "last_loss", "training"), ("first_validation_loss", "va
 def _told(checkpoint: pl.DataFrame) -> Iterator[dg.AssetCheckResult]:
     """What the losses of a checkpoint must be; a warning where training has not lowered one."""
     losses = checkpoint.select(_LOSSES).row(0, named=True)
-    wrong = [name for name, loss in losses.items() if loss is not None and not math.isfinite(loss)]
-    yield dg.AssetCheckResult(
-        check_name="losses_are_finite",
-        passed=not wrong,
-        description=f"not finite: {', '.join(wrong)}" if wrong else None,
-        metadata=losses,
-    )
+    yield finite(losses)
     for before, after, name in _FALLS:
         first, last = losses[before], losses[after]
         told = (
