@@ -89,6 +89,7 @@ def test_addresses_of_copies_and_files_not_yet_parsed_are_not_in_the_sources() -
     [
         ("/home/a/models/mine@2+/home/a/adapters/best", "mine@2+best"),
         ("~/models/mine", "mine"),
+        ("/home/a person/mine+/home/a person/best", "mine+best"),
         ("org/model@abc", "org/model@abc"),
     ],
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 
 _BLOCK = 1 << 20
 _DECIDING = (".json", ".safetensors", ".jinja", ".model", ".txt")
-_NAME = re.compile(r"(?P<name>[^@+\s]+)(?:@(?P<revision>[^@+\s]+))?(?:\+(?P<adapter>[^+]+))?")
+# A path may have spaces; a name on a hub or at an endpoint has none.
+_NAME = re.compile(r"(?P<name>[/~.][^@+]*|[^@+\s]+)(?:@(?P<revision>[^@+\s]+))?(?:\+(?P<adapter>[^+]+))?")
 
 
 @dataclass(frozen=True)
