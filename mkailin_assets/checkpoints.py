@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import dagster as dg
@@ -72,9 +71,9 @@ def publish_once(storage: Storage, kind: str, fingerprint: str, train: Train) ->
         trained_now = not storage.has_folder(*parts)
         if trained_now:
             release_engines()
-            with TemporaryDirectory() as scratch:
-                train(Path(scratch), work)
-                storage.publish_folder(Path(scratch), *parts)
+            with storage.scratch_folder(f"{kind}_checkpoint") as folder:
+                train(folder, work)
+                storage.publish_folder(folder, *parts)
             # That of other trainings of the kind, which a kill may have left, stays.
             shutil.rmtree(work / fingerprint, ignore_errors=True)
     return Published(uri=str(storage.path(*parts)), trained_now=trained_now)

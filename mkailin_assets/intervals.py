@@ -51,7 +51,7 @@ def accuracy(gold: Sequence[str], predicted: Sequence[str]) -> Estimate:
 def macro_f1(
     gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str] = DECISIONS
 ) -> Estimate:
-    """Mean F1 of the labels, 0 for one that neither side uses; seeded bootstrap interval.
+    """Mean F1 of the labels that either side uses, as scikit-learn has it; seeded bootstrap interval.
 
     What is none of the labels, or no answer, misses the right one and is no label's false find.
     """
@@ -79,7 +79,10 @@ def macro_f1_difference(
         gold,
         [ours, theirs],
         labels,
-        lambda counts: macro_f1_of_counts(counts.sum(axis=-1)) - macro_f1_of_counts(counts.sum(axis=-2)),
+        lambda drawn, whole: (
+            macro_f1_of_counts(drawn.sum(axis=-1), whole.sum(axis=-1))
+            - macro_f1_of_counts(drawn.sum(axis=-2), whole.sum(axis=-2))
+        ),
     )
 
 
@@ -110,27 +113,34 @@ def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
     return _percentiles(above.sum() / below.sum(), resampled)
 
 
-def macro_f1_of_counts(counts: "np.ndarray") -> "np.ndarray":
+def macro_f1_of_counts(counts: "np.ndarray", whole: "np.ndarray") -> "np.ndarray":
     """Macro-F1 of confusion counts [..., gold, predicted]: the mean of 2 TP / (gold + predicted).
 
+    The labels are those that are used in `whole` [gold, predicted], the counts that others are drawn from.
     Columns after those of the labels are answers that are none of them.
     """
     import numpy as np
 
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    used = counts.sum(axis=-1) + counts.sum(axis=-2)[..., : counts.shape[-2]]
-    return (2 * right / np.maximum(used, 1)).mean(axis=-1)
+    f1 = 2 * right / np.maximum(_uses(counts), 1)
+    return f1[..., _uses(whole) > 0].mean(axis=-1)
+
+
+def _uses(counts: "np.ndarray") -> "np.ndarray":
+    """How often each label is right or was given, of confusion counts."""
+    return counts.sum(axis=-1) + counts.sum(axis=-2)[..., : counts.shape[-2]]
 
 
 def _bootstrap(
     gold: Sequence[str],
     decisions: Sequence[Sequence[str | None]],
     labels: Sequence[str],
-    statistic: Callable[["np.ndarray"], "np.ndarray"],
+    statistic: Callable[["np.ndarray", "np.ndarray"], "np.ndarray"],
 ) -> Estimate:
     """Percentile interval of a statistic of the joint counts of right and other decisions on the same items.
 
-    Those may be none of the labels, which is counted after these.
+    It is given counts, drawn or not, and those that they are drawn from. Other decisions may be none of the
+    labels, which is counted after these.
     """
     import numpy as np
 
@@ -141,7 +151,8 @@ def _bootstrap(
     counts = np.bincount(np.ravel_multi_index(codes, shape), minlength=int(np.prod(shape)))
     items = int(counts.sum())
     drawn = np.random.default_rng(SEED).multinomial(items, counts / items, size=RESAMPLES)
-    return _percentiles(statistic(counts.reshape(shape)), statistic(drawn.reshape(-1, *shape)))
+    whole = counts.reshape(shape)
+    return _percentiles(statistic(whole, whole), statistic(drawn.reshape(-1, *shape), whole))
 
 
 def _percentiles(value: "np.floating | np.ndarray", resampled: "np.ndarray") -> Estimate:

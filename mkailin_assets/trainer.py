@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,7 @@ def train_to_the_end(trainer: Any, checkpoints: Path, log: Callable[[str], None]
         trainer.add_callback(watch(log))  # first: no checkpoint of weights that are no numbers is a whole one
         trainer.add_callback(manifest_writer())
     start = time.perf_counter()
-    with _failures_that_speak(trainer, checkpoints):
+    with failures_that_speak(partial(_advice, trainer), partial(_lack_of_room, trainer, checkpoints)):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - start
     if before is not None and is_over:
@@ -241,33 +242,35 @@ def _take_no_step(trainer: Any) -> None:
 
 
 @contextmanager
-def _failures_that_speak(trainer: Any, checkpoints: Path) -> Iterator[None]:
-    """Within it a want of memory is `OutOfMemory`, and a want of room for files `DiskFull`."""
+def failures_that_speak(no_memory: Callable[[str], str], no_room: Callable[[str], str]) -> Iterator[None]:
+    """Within it a want of memory is `OutOfMemory`, and a want of room for files `DiskFull`.
+
+    Their messages are what the two make of what torch, or the system, said.
+    """
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
         if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-            raise OutOfMemory(_advice(trainer, str(error))) from error
+            raise OutOfMemory(no_memory(str(error))) from error
         reason = _no_room(error)
         if reason:
-            raise DiskFull(_lack_of_room(trainer, checkpoints, reason)) from error
+            raise DiskFull(no_room(reason)) from error
         raise
 
 
 def _advice(trainer: Any, said: str) -> str:
     """What to change so that a training fits into memory."""
     args, step = trainer.args, trainer.state.global_step + 1
-    asked = re.search(r"allocate ([\d.]+ [KMG]iB|\d+ bytes)", said)
-    wanted = f", which asked for {asked[1]}" if asked else ""
-    found = f"out of memory at step {step} of {args.max_steps}{wanted}"
-    batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    found = f"out of memory at step {step} of {args.max_steps}{asked_for(said)}"
+    batch = args.per_device_train_batch_size
+    accumulation = args.gradient_accumulation_steps * args.world_size  # of a recipe, which processes share
     if batch > 1:
         part = next(factor for factor in range(2, batch + 1) if batch % factor == 0)
         return (
             f"{found}: take batch_size {batch // part} and accumulation {accumulation * part}, for the same "
-            f"optimizer step (they are {batch} and {accumulation})"
+            "optimizer step"
         )
     max_length = getattr(args, "max_length", None)
     ways = [f"max_length {max_length // 2} (it is {max_length})"] if max_length else []
@@ -280,6 +283,12 @@ def _advice(trainer: Any, said: str) -> str:
     return f"{found}: batch_size is 1 already, take {', or '.join([*ways, 'a smaller base'])}"
 
 
+def asked_for(said: str) -> str:
+    """How much memory torch had asked for, where it says so, as the end of a sentence."""
+    asked = re.search(r"allocate ([\d.]+ [KMG]iB|\d+ bytes)", said)
+    return f", which asked for {asked[1]}" if asked else ""
+
+
 def _no_room(error: Exception) -> str:
     """What the system says of a file that could not be written for want of room; empty for other errors."""
     numbers = re.findall(r"os error (\d+)", str(error))  # of safetensors
@@ -290,14 +299,17 @@ def _no_room(error: Exception) -> str:
 
 
 def _lack_of_room(trainer: Any, checkpoints: Path, reason: str) -> str:
-    free = shutil.disk_usage(checkpoints).free
     # Removes what was half written.
     kept = last_whole(checkpoints, _silent) if trainer.is_world_process_zero() else None
     goes_on = f"{kept.name} is kept, and" if kept else "what is whole is kept, and"
-    return (
-        f"{checkpoints}: checkpoint-{trainer.state.global_step} could not be saved ({reason}), where "
-        f"{free / 1e9:,.1f} GB were free: {goes_on} the same run goes on from it once there is room"
-    )
+    lost = not_saved(checkpoints, f"checkpoint-{trainer.state.global_step}", reason)
+    return f"{lost}: {goes_on} the same run goes on from it once there is room"
+
+
+def not_saved(folder: Path, what: str, reason: str) -> str:
+    """The beginning of a message about files that a folder had no room for."""
+    free = shutil.disk_usage(folder).free
+    return f"{folder}: {what} could not be saved ({reason}), where {free / 1e9:,.1f} GB were free"
 
 
 def _check_weights(model: Any, step: int, learning_rate: float) -> None:

@@ -12,14 +12,14 @@ from asking import Writer
 
 from mkailin_assets.ablation import assets, checks
 from mkailin_assets.ablation.ablations import ALL_AGENTS
-from mkailin_assets.ablation.models import OtherBase, on_base_of
+from mkailin_assets.ablation.models import on_base_of
 from mkailin_assets.ablation.tables import AblatedCheckpoint, AblationResult
 from mkailin_assets.evaluation.rules import EvaluationRules
 from mkailin_assets.mesh.tables import MeshDescriptor, MeshInformationContent
 from mkailin_assets.partitions import mesh_branches
 from mkailin_assets.preferences.cold_start import ColdStartRules
 from mkailin_assets.retrieval.tables import ContextIndex
-from mkailin_assets.training.checkpoints import checkpoint_row
+from mkailin_assets.training.checkpoints import OtherBase, checkpoint_row
 from mkailin_assets.training.job import train
 from mkailin_assets.training.recipes import recipe_of
 from mkailin_resources.benchmarks import BenchmarkFiles
@@ -175,7 +175,7 @@ def test_a_small_llama_is_not_begun_from_a_checkpoint_that_began_with_another_ba
 ) -> None:
     record = json.loads((run.root / ".scratch" / "pretrained" / "training.json").read_text())
     (tmp_path / "training.json").write_text(json.dumps(record | {"base": "somebody/model"}))
-    with pytest.raises(OtherBase, match="with a small Llama, and pretrained_checkpoint with somebody/model"):
+    with pytest.raises(OtherBase, match="and pretrained_checkpoint was trained from somebody/model"):
         on_base_of(RECIPE, tmp_path)
     named = RECIPE.model_copy(update={"base": "somebody/model"})
     assert on_base_of(named, tmp_path) == named

@@ -16,6 +16,7 @@ from mkailin_assets.ablation.assets import AblationConfig
 from mkailin_assets.ablation.models import a_step, seeded, with_budget
 from mkailin_assets.ablation.tables import AblatedCheckpoint, AblatedExample, AblationResult
 from mkailin_assets.corpus.recalls import trained_on
+from mkailin_assets.evaluation.contamination import LEAKS, Recheck
 from mkailin_assets.training.recipes import RECIPES, NoRecipe
 from mkailin_resources.benchmarks import BenchmarkFiles
 
@@ -36,6 +37,7 @@ def checkpoint(ablation: str, **changes: Any) -> pl.DataFrame:
         "data_fingerprint": trained_on(CORPUS.lazy()),
         "base_model": "small Llama of random weights, 9 parameters",
         "recipe": "embedded",
+        "conditions": "of all",
         "method": "full",
         "examples": 24,
     }
@@ -112,9 +114,22 @@ def test_an_ablation_with_the_same_model_is_told_and_not_compared() -> None:
     assert same["value"].to_list() == results.filter(ablation=ALL_AGENTS)["value"].to_list()
     said = report.in_short(made, results)["no_dpo"]
     assert said.startswith("the same data, and so the model of all agents")
-    text = report.render(made, results)
+    text = report.render(made, results, {})
     assert "| accuracy | likelihood | no dpo | 90.0% (76.9% to 96.0%) | the model of all agents |" in text
     assert "Of 3 differences" in text
+
+
+def test_a_corpus_that_gives_an_item_away_is_told_at_the_top() -> None:
+    made = ablated(ALL_AGENTS, "no_retrieval")
+    results = report.results(made, answers(*asked(ALL_AGENTS, 4, 80), *asked("no_retrieval", 24, 90)))
+    clean = Recheck(pl.DataFrame(schema=LEAKS), examples=24, items=40)
+    row = {name: "" for name in LEAKS} | {"benchmark": "pqal", "pmid": 1}
+    leaked = Recheck(pl.DataFrame([row], schema=LEAKS), examples=24, items=40)
+    told = report.render(made, results, {ALL_AGENTS: clean, "no_retrieval": clean}).splitlines()[2]
+    assert told == "No contamination found: none of 2 corpora gives away any measured item."
+    told = report.render(made, results, {ALL_AGENTS: clean, "no_retrieval": leaked}).splitlines()[2]
+    assert told.startswith("no retrieval: **CONTAMINATED: 1 of the 24 examples")
+    assert told.endswith("Read no scores of this model there.")
 
 
 def test_what_was_not_made_is_told_and_its_absence_is_a_warning() -> None:
@@ -122,7 +137,7 @@ def test_what_was_not_made_is_told_and_its_absence_is_a_warning() -> None:
     told = answers(*asked(ALL_AGENTS, 4, 80), *asked("no_retrieval", 24, 90))
     results = report.results(made, told)
     assert set(made.missing) == set(ABLATIONS) - {ALL_AGENTS, "no_retrieval"}
-    assert "- one generator: not made: materialize its partitions" in report.render(made, results)
+    assert "- one generator: not made: materialize its partitions" in report.render(made, results, {})
     check = checks.no_ablation_is_missing(results)
     assert not check.passed
     assert check.severity == dg.AssetCheckSeverity.WARN
@@ -192,6 +207,8 @@ def test_budgets_that_are_not_equal_are_found() -> None:
     assert not result.passed
     assert result.severity == dg.AssetCheckSeverity.ERROR
     assert "not the same for all: finetuning_budget" in (result.description or "")
+    result = checks.budgets_are_equal(whole | {"no_dpo": checkpoint("no_dpo", conditions="other settings")})
+    assert "not the same for all: conditions" in (result.description or "")
     result = checks.budgets_are_equal(whole | {"no_dpo": checkpoint("no_dpo", pretraining_tokens=5000)})
     assert not result.passed
     assert result.severity == dg.AssetCheckSeverity.WARN

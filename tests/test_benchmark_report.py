@@ -327,13 +327,13 @@ def test_a_report_says_whether_the_corpus_helped_before_any_figure(report: str) 
 
 def test_a_report_says_how_much_its_base_can_tell(told: Evaluated, report: str) -> None:
     assert SMALL in report
-    large = replace(told, checkpoints=checkpoints("/models/of/mine/Meta-Llama-3-70B"))
+    large = replace(told, checkpoints=checkpoints("Meta-Llama-3-70B"))
     assert LARGE.format("Meta-Llama-3-70B") in render(large)
     assert SMALL not in render(large)
 
 
 def test_a_report_names_models_by_what_made_them_and_no_place(told: Evaluated) -> None:
-    text = render(replace(told, checkpoints=checkpoints("/models/of/mine/Meta-Llama-3-70B")))
+    text = render(replace(told, checkpoints=checkpoints("Meta-Llama-3-70B")))
     models = section(text, "Models")
     assert "Base: Meta-Llama-3-70B. Asked through a harness 1.2." in models
     assert "pre-trained: recipe embedded, full, 4,000 examples, 123,456 tokens, 300 steps" in models

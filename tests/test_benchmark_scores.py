@@ -15,7 +15,7 @@ from mkailin_assets.evaluation.cohorts import MESH, PERIODS, cohorts
 from mkailin_assets.evaluation.items import measured_items
 from mkailin_assets.evaluation.scores import comparisons, results
 from mkailin_assets.evaluation.tables import BenchmarkAnswer, BenchmarkComparison, BenchmarkResult
-from mkailin_assets.intervals import macro_f1, mcnemar, ratio, share
+from mkailin_assets.intervals import macro_f1, macro_f1_difference, mcnemar, ratio, share
 from mkailin_resources.benchmarks import BenchmarkFiles
 
 YES, NO, MAYBE = "yes", "no", "maybe"
@@ -171,6 +171,18 @@ def test_f1_without_an_answer_is_that_of_scikit_learn(seed: int) -> None:
     told = [one or "nothing" for one in answered]
     expected = f1_score(gold, told, labels=[YES, NO, MAYBE], average="macro", zero_division=0)
     assert macro_f1(gold, answered).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("gold", [[YES, NO], [YES, MAYBE, NO]])
+def test_a_label_that_nobody_uses_has_no_f1(gold: list[str]) -> None:
+    from sklearn.metrics import f1_score
+
+    right, other = gold * 20, [YES, *gold[1:]] * 10 + [NO] * (10 * len(gold))
+    assert macro_f1(right, right).value == 1
+    assert macro_f1(right, other).value == pytest.approx(f1_score(right, other, average="macro"))
+    lead = macro_f1_difference(right, right, other)
+    assert lead.value == pytest.approx(1 - macro_f1(right, other).value)
+    assert lead.low <= lead.value <= lead.high
 
 
 def test_bioasq_has_the_mean_f1_of_yes_and_no() -> None:

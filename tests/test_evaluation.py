@@ -1,6 +1,7 @@
 """Evaluation: reading PubMedQA, and the assets from answers to the report."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,25 @@ import pytest
 from tiny_checkpoint import tiny_checkpoint
 from tiny_corpus import CONDITIONS, SUBSTANCES, training_examples
 
+from mkailin_assets.corpus.recalls import trained_on
 from mkailin_assets.corpus.tables import TrainingExample
 from mkailin_assets.evaluation import checks
 from mkailin_assets.evaluation.assets import benchmark_answers, scored_benchmarks
-from mkailin_assets.evaluation.benchmark import SMALL
+from mkailin_assets.evaluation.benchmark import SMALL, contamination_verdict
+from mkailin_assets.evaluation.contamination import LEAKS, Recheck, strangers
+from mkailin_assets.evaluation.contestants import contestants
 from mkailin_assets.evaluation.pubmedqa import NotPubMedQA, read_pubmedqa
 from mkailin_assets.evaluation.rules import EvaluationRules
 from mkailin_assets.evaluation.tables import BenchmarkResult
 from mkailin_assets.tables import table
-from mkailin_assets.training.checkpoints import checkpoint_row, read_record
+from mkailin_assets.training.checkpoints import CheckpointError, checkpoint_row, read_record
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.generation import Generation
 from mkailin_resources.models.extractive.agents import ConclusionAnswerer
 from mkailin_resources.storage import ParquetTables, Storage
+
+CORPUS = training_examples(test=12)
 
 
 def entry(question: str = "Does amarin relieve pain?", decision: str = "no", **other: Any) -> dict[str, Any]:
@@ -116,11 +122,15 @@ def test_the_real_benchmark_is_read(real_data: Path) -> None:
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("checkpoints")
-    names = {"pretrained": "", "finetuned": "9c0d1e2f" * 4}
-    return {
-        name: tiny_checkpoint(folder / name, "small", name=name, started_from=started)
-        for name, started in names.items()
-    }
+    corpus = trained_on(CORPUS.lazy())
+    pretrained = tiny_checkpoint(
+        folder / "pretrained", "small", name="pretrained", started_from="", data_fingerprint=corpus
+    )
+    before = read_record(pretrained).fingerprint
+    finetuned = tiny_checkpoint(
+        folder / "finetuned", "small", name="finetuned", started_from=before, data_fingerprint=corpus
+    )
+    return {"pretrained": pretrained, "finetuned": finetuned}
 
 
 Materialized = tuple[dg.ExecuteInProcessResult, Path]
@@ -135,7 +145,7 @@ def materialized(
 
     @dg.asset(**table(TrainingExample))
     def training_corpus() -> pl.DataFrame:
-        return training_examples(test=12)
+        return CORPUS
 
     def trained(name: str) -> dg.AssetsDefinition:
         @dg.asset(**table(Checkpoint), name=name)
@@ -154,6 +164,7 @@ def materialized(
             scored_benchmarks,
             checks.every_model_is_asked_the_same,
             checks.tokenizer_and_template_are_those_of_training,
+            checks.the_models_are_of_one_lineage,
             checks.the_models_are_compared,
             checks.intervals_contain_their_scores,
             checks.no_measured_item_was_trained_on,
@@ -202,6 +213,37 @@ def test_a_model_that_was_not_asked_an_item_fails_its_check(materialized: Materi
     assert checks.every_model_is_asked_the_same(answers).passed
     missing = answers.filter((pl.col("model") != "base") | (pl.col("item") != answers["item"][0]))
     assert not checks.every_model_is_asked_the_same(missing).passed
+
+
+def test_models_of_another_corpus_or_of_no_one_lineage_are_told_and_fail_their_check(
+    materialized: Materialized, checkpoints: dict[str, Path]
+) -> None:
+    answers = materialized[0].output_for_node("benchmark_answers")
+    pretrained, finetuned = (
+        checkpoint_row("somewhere", read_record(folder)) for folder in checkpoints.values()
+    )
+    check = checks.the_models_are_of_one_lineage
+    assert check(answers, CORPUS.lazy(), pretrained, finetuned).passed
+    before = check(answers, CORPUS.slice(1).lazy(), pretrained, finetuned)
+    assert not before.passed
+    assert "pretrained_checkpoint was trained on another training_corpus" in (before.description or "")
+    elsewhere = finetuned.with_columns(started_from=pl.lit("another"))
+    told = strangers(CORPUS.lazy(), pl.concat([pretrained, elsewhere]))
+    assert told == (
+        "finetuned_checkpoint started from another checkpoint than the one before it here: materialize it "
+        "again",
+    )
+    top = contamination_verdict(Recheck(pl.DataFrame(schema=LEAKS), 30, 7, told))
+    assert top.startswith("**NOT OF ONE LINEAGE: finetuned_checkpoint started from another checkpoint")
+    assert "No contamination found" in top
+
+
+def test_an_altered_checkpoint_is_not_asked(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    copy = shutil.copytree(checkpoints["pretrained"], tmp_path / "copy")
+    weights = copy / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    with pytest.raises(CheckpointError, match=r"model.safetensors: is missing, or not as it was"):
+        contestants([copy])
 
 
 def test_another_template_than_that_of_training_fails_its_check(

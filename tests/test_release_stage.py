@@ -84,12 +84,17 @@ def test_addresses_of_copies_and_files_not_yet_parsed_are_not_in_the_sources() -
     assert sources.taken_back.rows() == [(2, "retracted", "pubmed26n0002")]
 
 
+def test_a_folder_that_is_there_is_a_name_whatever_its_path_has(tmp_path: Path) -> None:
+    folder = tmp_path / "run+1 of a@b" / "my model"
+    folder.mkdir(parents=True)
+    assert ModelName.parse(str(folder)) == ModelName(str(folder))
+
+
 @pytest.mark.parametrize(
     ("asked", "shown"),
     [
         ("/home/a/models/mine@2+/home/a/adapters/best", "mine@2+best"),
         ("~/models/mine", "mine"),
-        ("/home/a person/mine+/home/a person/best", "mine+best"),
         ("org/model@abc", "org/model@abc"),
     ],
 )

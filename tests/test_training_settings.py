@@ -1,13 +1,19 @@
 """Settings and launchpad of trainings and evaluation: the recipe, and what is changed of it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from tiny_model import REPOSITORY
 
 from mkailin_assets.definitions import definitions
 from mkailin_assets.training.assets import TrainingConfig
-from mkailin_assets.training.recipes import NoRecipe, Recipe, recipe_of
+from mkailin_assets.training.job import CannotTrain, _shares
+from mkailin_assets.training.recipes import RECIPES, NoRecipe, Recipe, recipe_of
 from mkailin_resources.profiles import InvalidSetting, Settings
+
+SHIPPED = REPOSITORY / "deploy" / "accelerate"
 
 
 def defined(**values: str) -> Any:
@@ -68,6 +74,28 @@ def test_a_setting_that_cannot_be_is_refused_and_named(values: dict[str, str], s
         defined(**values)
 
 
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
+def test_a_recipe_that_may_stop_early_looks_often_enough_to_do_so(recipe: Recipe) -> None:
+    for stage in (recipe.pretraining, recipe.finetuning):
+        assert not stage.patience or stage.evaluations > 2 * stage.patience
+
+
+@pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("recipe", ["1b", "8b", "kailin-70b"])
+def test_processes_as_shipped_share_the_optimizer_step_of_a_recipe(recipe: str, file: Path) -> None:
+    processes = yaml.safe_load(file.read_text())["num_processes"]
+    stage = recipe_of(recipe).pretraining
+    share = _shares(stage, processes)
+    sequences = share["per_device_train_batch_size"] * share["gradient_accumulation_steps"] * processes
+    assert sequences == stage.batch_size * stage.accumulation
+    assert share["per_device_train_batch_size"] <= stage.batch_size
+
+
+def test_processes_that_cannot_share_a_step_are_refused() -> None:
+    with pytest.raises(CannotTrain, match=r"5 processes cannot share .* 16 sequences .* a multiple of 5"):
+        _shares(recipe_of("kailin-70b").pretraining, 5)
+
+
 def test_the_launchpad_changes_the_recipe_for_one_training() -> None:
     config = TrainingConfig(method="lora", lora_rank=4, max_steps=3, packing="none", patience=2)
     recipe = config.changed(recipe_of("embedded"), "finetuned")
@@ -75,6 +103,10 @@ def test_the_launchpad_changes_the_recipe_for_one_training() -> None:
     assert (recipe.finetuning.max_steps, recipe.finetuning.patience) == (3, 2)
     assert recipe.pretraining == recipe_of("embedded").pretraining
     assert TrainingConfig().changed(recipe, "pretrained") == recipe
+    base = TrainingConfig(base="my/model", gradient_checkpointing=False, vocabulary=500, checkpoint_steps=9)
+    recipe = base.changed(recipe_of("1b"), "pretrained")
+    assert (recipe.base, recipe.gradient_checkpointing, recipe.vocabulary) == ("my/model", False, 500)
+    assert recipe.pretraining.checkpoint_steps == 9
     assert TrainingConfig(recipe="1b").changed(recipe, "pretrained") == recipe_of("1b")
 
 

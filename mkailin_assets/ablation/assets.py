@@ -19,6 +19,7 @@ from mkailin_assets.corpus.signals import heading_specificity
 from mkailin_assets.corpus.tables import kind_of
 from mkailin_assets.evaluation.answers import answers_of
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
+from mkailin_assets.evaluation.contamination import Recheck, recheck
 from mkailin_assets.evaluation.contestants import Contestant, trained
 from mkailin_assets.evaluation.items import CORPUS, asked_items
 from mkailin_assets.evaluation.rules import EvaluationRules
@@ -183,12 +184,15 @@ def ablation_report(  # noqa: PLR0917 (Dagster reads an asset's inputs from its 
         for contestant in _contestants(ablated, storage)
     ]
     results = report.results(ablated, pl.concat(answers))
-    text = report.render(ablated, results)
+    benchmark = benchmark_items(benchmarks).table
+    checked = {name: recheck(ablated_corpus[name], items, benchmark) for name in ablated.names}
+    text = report.render(ablated, results, checked)
     path = storage.publish_file(
         storage.path("reports", report.REPORT), lambda file: file.write(text.encode())
     )
     return dg.Output(
-        results, metadata={"report": dg.MetadataValue.path(str(path)), **_result_metadata(ablated, results)}
+        results,
+        metadata={"report": dg.MetadataValue.path(str(path)), **_result_metadata(ablated, results, checked)},
     )
 
 
@@ -243,7 +247,9 @@ def _training_metadata(
     }
 
 
-def _result_metadata(ablated: report.Ablated, results: pl.DataFrame) -> dict[str, Any]:
+def _result_metadata(
+    ablated: report.Ablated, results: pl.DataFrame, checked: Mapping[str, Recheck]
+) -> dict[str, Any]:
     leads = results.filter(pl.col("same_as").is_null()).drop_nulls("difference")
     pictures = {}
     for (task, metric), rows in leads.group_by("task", "metric", maintain_order=True):
@@ -252,6 +258,7 @@ def _result_metadata(ablated: report.Ablated, results: pl.DataFrame) -> dict[str
         points = {report.shown(name): (value, low, high) for name, value, low, high in drawn}
         pictures[f"{task}_{metric}"] = intervals(title, points)
     return {
+        "contamination": report.contamination(checked),
         "in_short": {report.shown(name): said for name, said in report.in_short(ablated, results).items()},
         "read_this_first": f"{report.HOW} {report.by_chance(results)}",
         **pictures,

@@ -90,12 +90,12 @@ def it_was_trained_on_the_corpus_as_it_is(
     },
 )
 def budgets_are_equal(ablated_checkpoint: dict[str, pl.DataFrame]) -> dg.AssetCheckResult:
-    """All models have one base, recipe and budget of tokens, and pre-training read as many for each.
+    """All models have one base, settings and budget of tokens, and pre-training read as many for each.
 
     How far fine-tuning fell short of its budget is told: whole examples leave room in a sequence.
     """
     models = pl.concat(ablated_checkpoint.values())
-    fixed = ["base_model", "recipe", "method", "pretraining_budget", "finetuning_budget"]
+    fixed = ["conditions", "base_model", "recipe", "method", "pretraining_budget", "finetuning_budget"]
     other = [name for name in fixed if models[name].n_unique() > 1]
     read = ["pretraining_tokens", "finetuning_tokens"]
     apart, tuned_apart = (

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import polars as pl
 
+from mkailin_assets import adapters
 from mkailin_assets.ablation.ablations import ANOTHER_SEED, TAKEN_OUT
 from mkailin_assets.ablation.tables import AblatedCheckpoint
 from mkailin_assets.checkpoints import Published, publish_once
 from mkailin_assets.training.checkpoints import (
     TrainingRecord,
     base_of,
+    check_base,
     checkpoint_row,
     fingerprint,
     read_record,
@@ -23,10 +25,6 @@ from mkailin_resources.compute import Compute
 from mkailin_resources.storage import Storage
 
 KIND = "ablated"
-
-
-class OtherBase(ValueError):
-    """The recipe and the pre-trained checkpoint do not begin with the same kind of base."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +86,7 @@ def on_base_of(recipe: Recipe, pretrained: Path) -> Recipe:
     """
     if recipe.base:
         return recipe
-    if began_with := read_record(pretrained).base:
-        raise OtherBase(
-            f"recipe {recipe.name} begins with a small Llama, and pretrained_checkpoint with {began_with}: "
-            "materialize pretrained_checkpoint by that recipe, or take another recipe for the ablations"
-        )
+    check_base(recipe, read_record(pretrained))
     return recipe.model_copy(update={"base": str(base_of(pretrained)), "method": "full"})
 
 
@@ -121,7 +115,12 @@ def trained(
 def ablated_checkpoint(ablation: str, pretrained: Trained, finetuned: Trained) -> pl.DataFrame:
     """The `AblatedCheckpoint` table of an ablation."""
     record = finetuned.record
+    # What has to be the same for all: the seed, of which one ablation takes the next, without that.
+    seed = {"seed": record.settings.seed - (ablation == ANOTHER_SEED), "checkpoint_steps": None}
+    settings = [one.record.settings.model_dump() | seed for one in (pretrained, finetuned)]
+    conditions = [record.revision, record.method, record.lora_rank, record.lora_alpha, settings]
     row: dict[str, object] = {
+        "conditions": adapters.fingerprint(*conditions),
         "ablation": ablation,
         "taken_out": TAKEN_OUT[ablation],
         "uri": finetuned.published.uri,

@@ -10,8 +10,15 @@ from mkailin_assets.ablation.ablations import ABLATIONS, ALL_AGENTS, ANOTHER_SEE
 from mkailin_assets.ablation.corpora import differences
 from mkailin_assets.ablation.tables import AblationResult
 from mkailin_assets.evaluation import scores
-from mkailin_assets.evaluation.benchmark import METRIC_NAMES, SMALL, shown_value, verdict_of
+from mkailin_assets.evaluation.benchmark import (
+    METRIC_NAMES,
+    SMALL,
+    contamination_verdict,
+    shown_value,
+    verdict_of,
+)
 from mkailin_assets.evaluation.benchmark_pictures import task_name, task_place
+from mkailin_assets.evaluation.contamination import Recheck
 from mkailin_assets.evaluation.items import ITEMS
 from mkailin_assets.intervals import CONFIDENCE
 from mkailin_assets.markdown import table_lines
@@ -80,6 +87,11 @@ class Ablated:
         )
 
     @property
+    def names(self) -> list[str]:
+        """Those that were made."""
+        return self.checkpoints["ablation"].to_list()
+
+    @property
     def same_as(self) -> dict[str, str]:
         """Of each ablation that has the model of an earlier one, which."""
         first: dict[str, str] = {}
@@ -132,10 +144,23 @@ def _beyond_seed(scored: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def render(ablated: Ablated, results: pl.DataFrame) -> str:
-    """The report as Markdown."""
+def contamination(checked: Mapping[str, Recheck]) -> str:
+    """What stands at the top: by ablation, whether its corpus gives measured items away."""
+    advice = "Read no scores of this model there."
+    return (
+        "\n\n".join(
+            f"{shown(name)}: {contamination_verdict(one, advice)}"
+            for name, one in checked.items()
+            if one.leaks.height
+        )
+        or f"No contamination found: none of {len(checked)} corpora gives away any measured item."
+    )
+
+
+def render(ablated: Ablated, results: pl.DataFrame, checked: Mapping[str, Recheck]) -> str:
+    """The report as Markdown; `checked` has a last look at each corpus."""
     bases = ablated.checkpoints["base_model"].unique(maintain_order=True)
-    lines = ["# What each agent is worth", "", HOW]
+    lines = ["# What each agent is worth", "", contamination(checked), "", HOW]
     lines += ["", SMALL] if is_small(bases) else []
     lines += ["", f"Base: {', '.join(bases)}.", "", "## In short", ""]
     lines += [f"- {shown(name)}: {verdict}" for name, verdict in in_short(ablated, results).items()]

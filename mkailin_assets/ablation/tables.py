@@ -30,6 +30,7 @@ class AblatedCheckpoint(dy.Schema):
     data_fingerprint = dy.String(description="Hash of the examples trained and validated on")
     base_model = dy.String(description="Base model and revision, the same for all ablations")
     recipe = dy.String(description="Name of the recipe")
+    conditions = dy.String(description="Hash of base, settings and seed, which all ablations share")
     method = one_of(METHODS, description="full: all weights; lora, qlora: adapters")
     examples = dy.Int64(min=0, description="Examples pre-trained on")
     pretraining_steps = dy.Int64(min=0, description="Optimizer steps of pre-training")

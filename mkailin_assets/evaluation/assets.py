@@ -18,7 +18,7 @@ from mkailin_assets.evaluation.answers import Answers, answers_of
 from mkailin_assets.evaluation.baselines import baselines
 from mkailin_assets.evaluation.benchmark_files import benchmark_items
 from mkailin_assets.evaluation.benchmark_pictures import pictures
-from mkailin_assets.evaluation.contamination import recheck
+from mkailin_assets.evaluation.contamination import recheck, strangers
 from mkailin_assets.evaluation.contestants import contestants
 from mkailin_assets.evaluation.items import asked_items
 from mkailin_assets.evaluation.judgements import JudgedSets, judged_sets, sample_of
@@ -148,9 +148,10 @@ def scored_benchmarks(  # noqa: PLR0917 (Dagster reads an asset's inputs from it
     """Scores and differences, the contamination of the benchmarks, and the report on all of it."""
     asked_for = asked_items(benchmarks, training_corpus)
     items = asked_for.table
-    checked = recheck(training_corpus, items, benchmark_items(benchmarks).table)
     answers = pl.concat([benchmark_answers, baselines(benchmark_answers, items)])
     checkpoints = pl.concat([pretrained_checkpoint, finetuned_checkpoint])
+    others = strangers(training_corpus, checkpoints)
+    checked = recheck(training_corpus, items, benchmark_items(benchmarks).table, others)
     evaluated = report.Evaluated(
         answers=answers,
         results=results(answers, items, checked.leaks),

@@ -1,8 +1,7 @@
 """The report on what models know: verdicts in words, tables, pictures, and what was not measured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -29,12 +28,13 @@ LARGE = (
 )
 HOW = (
     "No examples in the prompt, one answer an item. The likeliest answer is the label with the highest "
-    "log-likelihood; the written one is read from what the model writes. An item without an answer counts as "
-    "wrong. 'Most frequent' always gives the most frequent answer of the benchmark itself, and is the score "
-    "to beat. Right for the held-out corpus is what its own agents answered: it shows what was learnt from "
-    f"the corpus, not what is true. Intervals are {CONFIDENCE:.0%}: Wilson's for accuracy, a bootstrap over "
-    f"the items ({RESAMPLES:,} draws) for all else; differences are taken item by item. McNemar's test "
-    "is exact, and with few items the stricter of the two."
+    "log-likelihood; the written one is read from what the model writes. A choice without an answer counts "
+    "as wrong, a text without one is left out. 'Most frequent' always gives the most frequent answer of the "
+    "benchmark itself, and is the score to beat. Right for the held-out corpus is what its own agents "
+    "answered: it shows what was learnt from the corpus, not what is true. Intervals are "
+    f"{CONFIDENCE:.0%}: Wilson's for accuracy, a bootstrap over the items ({RESAMPLES:,} draws) for all "
+    "else; differences are taken item by item. McNemar's test is exact, and with few items the stricter of "
+    "the two."
 )
 # What the corpus is made to teach, and where it has to show.
 HELD_OUT = ("corpus_text", "corpus_answer", "corpus_decision")
@@ -43,6 +43,7 @@ _FORMS = {"likelihood": "likeliest", "generation": "written", "baseline": "no mo
 METRIC_NAMES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "bits_per_byte": "bits a byte"}
 _OTHERS = {"base": "its base", "majority": "the most frequent answer"}
 _FIRST_LEAKS = 5
+READ_CLEAN = f"Read the scores of clean items alone, in the rows named {CLEAN}."
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,7 @@ def render(evaluated: Evaluated, shown: Sequence[Picture] = ()) -> str:
         "",
         "## Read this first",
         "",
-        SMALL
-        if is_small(evaluated.checkpoints["base_model"])
-        else LARGE.format(_base(evaluated.checkpoints)),
+        _about_base(evaluated.checkpoints),
         "",
         HOW,
         "",
@@ -119,8 +118,14 @@ def render(evaluated: Evaluated, shown: Sequence[Picture] = ()) -> str:
     return "\n".join(lines) + "\n"
 
 
-def contamination_verdict(recheck: Recheck) -> str:
-    """What stands at the top of a report: whether the training data gives measured items away."""
+def contamination_verdict(recheck: Recheck, advice: str = READ_CLEAN) -> str:
+    """What stands at the top of a report: whether the training data gives measured items away.
+
+    And whether it is the training data at all.
+    """
+    if recheck.strangers:
+        told = "; ".join(recheck.strangers)
+        return f"**NOT OF ONE LINEAGE: {told}.**\n\n{contamination_verdict(replace(recheck, strangers=()))}"
     looked = f"{recheck.examples:,} examples of the training and validation splits"
     if recheck.leaks.is_empty():
         return f"No contamination found: none of the {looked} gives away any of {recheck.items:,} items."
@@ -134,7 +139,7 @@ def contamination_verdict(recheck: Recheck) -> str:
     return "\n".join(
         [
             f"**CONTAMINATED: {examples:,} of the {looked} give away {items:,} of {recheck.items:,} measured "
-            f"items.** Read the scores of clean items alone, in the rows named {CLEAN}.",
+            f"items.** {advice}",
             "",
             *first,
             *([f"- and {more:,} more"] if more else []),
@@ -398,9 +403,7 @@ def _about_base(checkpoints: pl.DataFrame) -> str:
 
 
 def _base(checkpoints: pl.DataFrame) -> str:
-    """The base of the checkpoints without the place of a folder, which is nobody's business."""
-    named = checkpoints["base_model"].unique(maintain_order=True).to_list()
-    return ", ".join(PurePath(name).name if name.startswith("/") else name for name in named) or "not told"
+    return ", ".join(checkpoints["base_model"].unique(maintain_order=True)) or "not told"
 
 
 def _name(model: str) -> str:

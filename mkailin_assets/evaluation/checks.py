@@ -8,6 +8,7 @@ from mkailin_assets.evaluation.assets import (
     evaluator_audit,
     retrieval_report,
 )
+from mkailin_assets.evaluation.contamination import strangers
 from mkailin_assets.evaluation.ranking import MEASURES
 from mkailin_assets.evaluation.retrieval import choice
 from mkailin_assets.evaluation.scores import MODELS
@@ -50,6 +51,25 @@ def tokenizer_and_template_are_those_of_training(
         pl.col("tokenizer_sha256").ne_missing(pl.col("trained_with"))
     )
     return none_may_be(wrong.sort("model"), "models were asked through another tokenizer or template")
+
+
+@dg.asset_check(
+    asset=benchmark_answers,
+    additional_ins={
+        "training_corpus": dg.AssetIn("training_corpus"),
+        "pretrained_checkpoint": dg.AssetIn("pretrained_checkpoint"),
+        "finetuned_checkpoint": dg.AssetIn("finetuned_checkpoint"),
+    },
+)
+def the_models_are_of_one_lineage(
+    benchmark_answers: pl.DataFrame,
+    training_corpus: pl.LazyFrame,
+    pretrained_checkpoint: pl.DataFrame,
+    finetuned_checkpoint: pl.DataFrame,
+) -> dg.AssetCheckResult:
+    """The models were trained on the corpus as it is, the fine-tuned one from the pre-trained one."""
+    wrong = strangers(training_corpus, pl.concat([pretrained_checkpoint, finetuned_checkpoint]))
+    return dg.AssetCheckResult(passed=not wrong, description="; ".join(wrong) or None)
 
 
 @dg.asset_check(asset="benchmark_report")

@@ -1,4 +1,4 @@
-"""A last look before scores are told: whether what a model was trained on gives a measured item away."""
+"""A last look before scores are told: what the models were trained on, and whether it gives an item away."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import polars as pl
 
 from mkailin_assets.corpus.assembly import given_away
 from mkailin_assets.corpus.decontamination import BENCHMARK, NGRAM_WORDS
+from mkailin_assets.corpus.recalls import trained_on
 from mkailin_assets.evaluation.items import CORPUS
 
 # The third split is only ever asked.
@@ -32,14 +33,42 @@ class Recheck:
     """What was looked at, and the examples that give an item away.
 
     `leaks` has the columns `LEAKS`; `shared` says in words what an example and an item have in common.
+    `strangers` are sentences about models that were trained on something else than what was looked at.
     """
 
     leaks: pl.DataFrame
     examples: int
     items: int
+    strangers: tuple[str, ...] = ()
 
 
-def recheck(corpus: pl.LazyFrame, items: pl.DataFrame, benchmark: pl.DataFrame) -> Recheck:
+def strangers(corpus: pl.LazyFrame, checkpoints: pl.DataFrame) -> tuple[str, ...]:
+    """What is wrong with the lineage of checkpoints (table Checkpoint, in the order of training), in words.
+
+    Each is trained on the corpus as it is, and starts from the one before.
+    """
+    there, before, told = trained_on(corpus), None, []
+    for row in checkpoints.iter_rows(named=True):
+        if row["data_fingerprint"] != there:
+            told.append(
+                f"{row['name']}_checkpoint was trained on another training_corpus than the one that there is "
+                "now: materialize it again"
+            )
+        if row["started_from"] != before:
+            told.append(
+                f"{row['name']}_checkpoint started from another checkpoint than the one before it here: "
+                "materialize it again"
+            )
+        before = row["fingerprint"]
+    return tuple(told)
+
+
+def recheck(
+    corpus: pl.LazyFrame,
+    items: pl.DataFrame,
+    benchmark: pl.DataFrame,
+    strangers: tuple[str, ...] = (),
+) -> Recheck:
     """The examples of table TrainingExample that models saw and that give a measured item away.
 
     What counts is what counts for `decontamination.leaks`. `items` is `MeasuredItems.table`; `benchmark` has
@@ -52,11 +81,12 @@ def recheck(corpus: pl.LazyFrame, items: pl.DataFrame, benchmark: pl.DataFrame) 
             benchmark.join(items, on=key, how="semi").select(BENCHMARK.names()),
         ]
     ).unique(maintain_order=True)
-    trained_on = corpus.select("example_id", "split").filter(pl.col("split").is_in(TRAINED_ON)).collect()
-    found = given_away(corpus, measured, TRAINED_ON).join(trained_on, on="example_id", maintain_order="left")
+    seen = corpus.select("example_id", "split").filter(pl.col("split").is_in(TRAINED_ON)).collect()
+    found = given_away(corpus, measured, TRAINED_ON).join(seen, on="example_id", maintain_order="left")
     shared = pl.col("kind").replace_strict(_SHARED, return_dtype=pl.String)
     return Recheck(
         leaks=found.select("example_id", "pmid", "split", *key, shared=shared).match_to_schema(LEAKS),
-        examples=trained_on.height,
+        examples=seen.height,
         items=measured.select(key).unique().height,
+        strangers=strangers,
     )

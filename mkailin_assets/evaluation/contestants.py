@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mkailin_assets import adapters
 from mkailin_assets.adapters import model_of
-from mkailin_assets.training.checkpoints import base_of, read_record, tokenizer_folder, weights_sha256
+from mkailin_assets.training.checkpoints import base_of, checked, tokenizer_folder, weights_sha256
 from mkailin_assets.training.tokenizer import tokenizer_sha256
 from mkailin_resources.models import model_files
 from mkailin_resources.models.model_name import ModelName
@@ -40,8 +40,9 @@ def trained(checkpoint: Path, label: str = "") -> Contestant:
     """The model of a checkpoint, by its name unless it has a label.
 
     It is known by its weights, too: trained once more, on a GPU or by other packages, it may be another.
+    Raises `CheckpointError` where its files are not those that were written.
     """
-    record, tokenizer = read_record(checkpoint), tokenizer_folder(checkpoint)
+    record, tokenizer = checked(checkpoint), tokenizer_folder(checkpoint)
     loaded = adapters.load_tokenizer(ModelName(str(tokenizer)))
     return Contestant(
         label or record.name,

@@ -32,18 +32,24 @@ class TrainingConfig(TrainingOverrides):
     """What a person changes of the recipe in the launchpad; what is left out is the recipe's."""
 
     recipe: str | None = Field(None, description=f"Another recipe: {', '.join(RECIPES)}")
+    base: str | None = Field(None, description="Model of the hub or folder; of both trainings the same")
     method: str | None = Field(None, description="full, lora or qlora")
     lora_rank: int | None = Field(None, ge=1, description="Rank of the adapters")
     lora_alpha: int | None = Field(None, ge=1, description="Scale of the adapters: alpha / rank")
+    gradient_checkpointing: bool | None = Field(
+        None, description="On a GPU: compute activations twice, to hold fewer of them"
+    )
+    vocabulary: int | None = Field(None, ge=300, description="Most tokens of the small Llama's tokenizer")
     packing: str | None = Field(None, description="How texts share a sequence: none, wrapped, bfd, bfd_split")
     evaluations: int | None = Field(None, ge=1, description="Looks at the held-out split")
     patience: int | None = Field(None, ge=0, description="Looks without gain until it stops; 0: never")
+    checkpoint_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints")
 
     def changed(self, recipe: Recipe, kind: Kind) -> Recipe:
         """The recipe with what was changed of it and of one of its stages; raises `NoRecipe`."""
         chosen = recipe_of(self.recipe) if self.recipe else recipe
         given = self.model_dump(exclude={"recipe"}, exclude_none=True)
-        shared = {name: given.pop(name) for name in ("method", "lora_rank", "lora_alpha") if name in given}
+        shared = {name: given.pop(name) for name in Recipe.model_fields if name in given}
         return changed(chosen, shared | {STAGES[kind]: given})
 
 
@@ -140,6 +146,8 @@ def _training_metadata(record: TrainingRecord) -> dict[str, Any]:
         "parameters": record.parameters,
         "trained_parameters": record.trained_parameters,
         "steps": course.steps,
+        "kept_step": course.kept_step,
+        "resumed_at": course.resumed_at or "never cut off",
         "tokens": record.tokens,
         "tokens_per_second": course.tokens_per_second and round(course.tokens_per_second),
         "training_seconds": round(course.seconds, 1),

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from mkailin_assets import adapters
 from mkailin_assets.adapters import ADAPTER, BASE, MODEL, WEIGHTS, CheckpointRecord
 from mkailin_assets.corpus.recalls import trained_on
-from mkailin_assets.training.embedded_llama import CORPUS
+from mkailin_assets.training.embedded_llama import SMALL
 from mkailin_assets.training.recipes import STAGES, Kind, Method, Recipe, Stage
 from mkailin_assets.training.tables import Checkpoint
 from mkailin_resources.models import model_files
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # Part of every fingerprint: raise it when the same data and settings are to give another model.
-RECIPE = "2"
+RECIPE = "3"
 Template = Literal["own", "plain"]
 SMALL_LLAMA = "small Llama of random weights"
 
@@ -48,7 +48,7 @@ class TrainingRecord(CheckpointRecord):
     examples: int = Field(description="Examples trained on")
     validation_examples: int
     left_out: dict[str, int] = Field(description="Examples that were not trained on, by reason")
-    cut_to_fit: int = Field(description="Examples that lost a part of their context to the length limit")
+    cut_to_fit: int = Field(description="Examples whose context or answer lost its end to the length limit")
     processes: int = Field(description="Processes that trained together and shared each optimizer step")
     tokenizer_sha256: str = Field(description="Of tokenizer and chat template")
     template: Template = Field(description="own: the base's chat template; plain: ours, as it has none")
@@ -57,6 +57,14 @@ class TrainingRecord(CheckpointRecord):
     def tokens(self) -> int:
         """Tokens trained on, repetitions counted."""
         return self.course.tokens
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is not there, or not as it was written, or cannot be exported; says what to do."""
+
+
+class OtherBase(ValueError):
+    """A recipe and the checkpoint it is to go on from do not begin with the same base."""
 
 
 def fingerprint(kind: Kind, corpus: pl.LazyFrame, recipe: Recipe, started_from: str) -> str:
@@ -69,7 +77,7 @@ def fingerprint(kind: Kind, corpus: pl.LazyFrame, recipe: Recipe, started_from: 
     settings = recipe.model_dump(exclude={*STAGES.values(), "name", "base", "gradient_checkpointing"})
     start: object = started_from
     if not started_from:
-        small = {"small Llama": CORPUS, "positions": positions(recipe)}
+        small = {"small Llama": SMALL, "positions": positions(recipe)}
         start = model_files.identity(ModelName.parse(recipe.base)) if recipe.base else small
     stage: Stage = getattr(recipe, STAGES[kind])
     decides = stage.model_dump(exclude={"checkpoint_steps"})
@@ -84,6 +92,41 @@ def positions(recipe: Recipe) -> int:
 def read_record(folder: Path) -> TrainingRecord:
     """The record of a checkpoint folder."""
     return adapters.read_record(folder, TrainingRecord)
+
+
+def checked(checkpoint: Path) -> TrainingRecord:
+    """The record of a checkpoint whose files are as it lists them; raises `CheckpointError`."""
+    try:
+        record = read_record(checkpoint)
+        altered = adapters.altered_files(checkpoint)
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(
+            f"{checkpoint}: is no checkpoint of a training on the corpus: {model_files.first_line(error)}"
+        ) from error
+    if altered:
+        raise CheckpointError(
+            f"{checkpoint / altered[0]}: is missing, or not as it was written"
+            + (f", as are {len(altered) - 1} other files" if len(altered) > 1 else "")
+            + "; remove the checkpoint's folder and materialize its asset again"
+        )
+    base = adapters.named_base(record)
+    sits_on_folder = record.method != "full" and base.is_folder and not (checkpoint / BASE).is_dir()
+    if sits_on_folder and model_files.identity(base)[1] != record.revision:
+        raise CheckpointError(
+            f"{base}: was changed since the adapter {checkpoint} was trained on it; put the model back "
+            "that was there, or train again"
+        )
+    return record
+
+
+def check_base(recipe: Recipe, record: TrainingRecord) -> None:
+    """Raise `OtherBase` where a recipe does not begin with the base of a checkpoint."""
+    if (ModelName.parse(recipe.base).name if recipe.base else "") != record.base:
+        raise OtherBase(
+            f"recipe {recipe.name} begins with {recipe.base or SMALL_LLAMA}, and pretrained_checkpoint was "
+            f"trained from {record.base or SMALL_LLAMA}: materialize pretrained_checkpoint by that recipe, "
+            "or take the recipe that it was trained by"
+        )
 
 
 def base_of(folder: Path) -> ModelName:
@@ -135,6 +178,7 @@ def checkpoint_row(uri: str, record: TrainingRecord) -> pl.DataFrame:
                 "uri": uri,
                 "fingerprint": record.fingerprint,
                 "started_from": record.started_from or None,
+                "data_fingerprint": record.data_fingerprint,
                 "base_model": base_model(record),
                 "recipe": record.recipe_name,
                 "method": record.method,

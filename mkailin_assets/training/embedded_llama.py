@@ -16,10 +16,8 @@ class Shape(NamedTuple):
     key_value_heads: int
 
 
-# Of generators and evaluators: with 4,096 tokens about 1.4 million parameters.
+# With 4,096 tokens about 1.4 million parameters.
 SMALL = Shape(hidden=128, intermediate=352, layers=2, heads=4, key_value_heads=2)
-# Of what is trained on the corpus.
-CORPUS = Shape(hidden=128, intermediate=352, layers=2, heads=4, key_value_heads=2)
 
 
 def build_base(

@@ -1,6 +1,7 @@
 """From texts and chat messages to tokens.
 
-The context gives way to the length limit, the question never does. A text to pre-train on loses nothing.
+The context gives way to the length limit, then an answer that is long, the question never. A text to
+pre-train on loses nothing.
 """
 
 import re
@@ -32,64 +33,55 @@ class EncodedExample:
 
 
 def encode_texts(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> Iterator[list[int]]:
-    """The tokens of texts to pre-train on, each with an end token behind it."""
-    cleaned = [_clean(tokenizer, text) for text in texts]
-    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(cleaned, add_special_tokens=False):
-        yield [*encoding.ids, cast(int, tokenizer.eos_token_id)]
+    """The tokens of texts to pre-train on, each with an end token behind it.
 
-
-def encode_prompt(
-    tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message], context: str, length: int
-) -> list[int]:
-    """At most `length` tokens that end where the assistant begins to speak.
-
-    Of a longer prompt the end of `context`, a part of the last message, is left out: a corpus row begins with
-    its source and ends with what was retrieved. Raises `QuestionTooLong` if that is not enough.
+    Before it stands the token that the base's tokenizer puts there, if it does.
     """
-    cleaned = [_without_special_tokens(tokenizer, message) for message in messages]
-    text = _render(tokenizer, cleaned, add_generation_prompt=True)
-    return _cut(tokenizer, text, context, length)[0]
+    cleaned = [_clean(tokenizer, text) for text in texts]
+    end = cast(int, tokenizer.eos_token_id)
+    for encoding in tokenizer.backend_tokenizer.encode_batch_fast(cleaned):
+        yield encoding.ids if encoding.ids[-1:] == [end] else [*encoding.ids, end]
 
 
 def encode_example(
     tokenizer: "PreTrainedTokenizerFast", messages: Sequence[Message], context: str, length: int
 ) -> EncodedExample:
-    """A prompt and its answer, the last message, in at most `length` tokens; up to a third for the answer."""
+    """A prompt and its answer, the last message, in at most `length` tokens.
+
+    The answer takes what the prompt leaves, and a third of `length` at least; what is longer is cut. Of a
+    prompt that is then too long the end of `context`, a part of its last message, is left out: a corpus row
+    begins with its source and ends with what was retrieved. Raises `QuestionTooLong` if that is not enough.
+    """
     *prompt, answer = (_without_special_tokens(tokenizer, message) for message in messages)
     before = _render(tokenizer, prompt, add_generation_prompt=True)
     whole = _render(tokenizer, [*prompt, answer], add_generation_prompt=False)
     # Some templates open a reply with words that they leave out of one that is given.
     said = whole[len(before) :] if whole.startswith(before) else answer["content"] + str(tokenizer.eos_token)
     answered = tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
-    kept = answered[: length // 3]
-    asked, is_cut = _cut(tokenizer, before, context, length - len(kept))
+    encoding = tokenizer(before, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    asked: list[int] = encoding["input_ids"]
+    kept = answered[: max(length // 3, length - len(asked))]
+    excess = len(asked) + len(kept) - length
+    if excess > 0:
+        inside = _inside(before, encoding["offset_mapping"], _clean(tokenizer, context).strip())
+        if excess > len(inside):
+            raise QuestionTooLong(
+                f"without any context the prompt has more than {length - len(kept)} tokens: {before[-80:]!r}"
+            )
+        asked = asked[: inside.stop - excess] + asked[inside.stop :]
     return EncodedExample(
         input_ids=asked + kept,
         labels=[UNSUPERVISED] * len(asked) + kept,
-        is_cut=is_cut or len(kept) < len(answered),
+        is_cut=excess > 0 or len(kept) < len(answered),
     )
 
 
-def _cut(
-    tokenizer: "PreTrainedTokenizerFast", text: str, context: str, length: int
-) -> tuple[list[int], bool]:
-    """The tokens of a prompt without as many of its context's last as are too many; whether any are."""
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    tokens: list[int] = encoding["input_ids"]
-    excess = len(tokens) - length
-    if excess <= 0:
-        return tokens, False
-    context = _clean(tokenizer, context).strip()
+def _inside(text: str, offsets: Sequence[tuple[int, int]], context: str) -> range:
+    """The positions of the tokens that are whole within the context, where it stands last in a text."""
     begin = text.rindex(context)
-    inside = [
-        position
-        for position, (first, last) in enumerate(encoding["offset_mapping"])
-        if begin <= first and last <= begin + len(context)
-    ]
-    if excess > len(inside):
-        raise QuestionTooLong(f"without any context the prompt has more than {length} tokens: {text[-80:]!r}")
-    cut = inside[-1] + 1
-    return tokens[: cut - excess] + tokens[cut:], True
+    end = begin + len(context)
+    places = [place for place, (first, last) in enumerate(offsets) if begin <= first and last <= end]
+    return range(places[0], places[-1] + 1) if places else range(0)
 
 
 def _render(

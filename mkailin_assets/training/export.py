@@ -15,12 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import ValidationError
-
 from mkailin_assets import adapters
-from mkailin_assets.adapters import BASE, MODEL, RECORD
+from mkailin_assets.adapters import MODEL, RECORD
 from mkailin_assets.training.card import CARD, model_card, served_name
-from mkailin_assets.training.checkpoints import TrainingRecord, read_record, tokenizer_folder
+from mkailin_assets.training.checkpoints import CheckpointError, TrainingRecord, checked, tokenizer_folder
 from mkailin_assets.training.recipes import Kind
 from mkailin_resources.models import model_files
 from mkailin_resources.models.interface import ModelUnavailable
@@ -39,10 +37,6 @@ _GENERATION = "generation_config.json"
 _KINDS = (*get_args(Kind), "ablated")
 _SHARD = "5GB"  # of weights in a file: as most models on the Hub have them
 _MARK = "said"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is not there, or not as it was written, or cannot be exported; says what to do."""
 
 
 def find_checkpoint(storage: Storage, given: str) -> Path:
@@ -70,31 +64,6 @@ def find_checkpoint(storage: Storage, given: str) -> Path:
             f"{names or 'none'} in {storage.root}"
         )
     return storage.local_folder(str(found[0]))
-
-
-def checked(checkpoint: Path) -> TrainingRecord:
-    """The record of a checkpoint whose files are as it lists them; raises `CheckpointError`."""
-    try:
-        record = read_record(checkpoint)
-        altered = adapters.altered_files(checkpoint)
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(
-            f"{checkpoint}: is no checkpoint of a training on the corpus: {model_files.first_line(error)}"
-        ) from error
-    if altered:
-        raise CheckpointError(
-            f"{checkpoint / altered[0]}: is missing, or not as it was written"
-            + (f", as are {len(altered) - 1} other files" if len(altered) > 1 else "")
-            + "; remove the checkpoint's folder and materialize its asset again"
-        )
-    base = adapters.named_base(record)
-    sits_on_folder = record.method != "full" and base.is_folder and not (checkpoint / BASE).is_dir()
-    if sits_on_folder and model_files.identity(base)[1] != record.revision:
-        raise CheckpointError(
-            f"{base}: was changed since the adapter {checkpoint} was trained on it; put the model back "
-            "that was there, or train again"
-        )
-    return record
 
 
 def export(checkpoint: Path, to: Path) -> TrainingRecord:

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,18 +21,27 @@ from pydantic import BaseModel, Field
 from mkailin_assets import adapters
 from mkailin_assets.adapters import ADAPTER, BASE, MODEL
 from mkailin_assets.corpus.recalls import trained_on
-from mkailin_assets.trainer import TrainingCourse, one_thread, train_to_the_end
+from mkailin_assets.trainer import (
+    TrainingCourse,
+    asked_for,
+    failures_that_speak,
+    not_saved,
+    one_thread,
+    train_to_the_end,
+)
 from mkailin_assets.training.card import CARD, model_card
 from mkailin_assets.training.checkpoints import (
     RECIPE,
     Template,
     TrainingRecord,
+    check_base,
+    checked,
     fingerprint,
     positions,
     read_record,
     tokenizer_folder,
 )
-from mkailin_assets.training.embedded_llama import CORPUS
+from mkailin_assets.training.embedded_llama import SMALL
 from mkailin_assets.training.recipes import STAGES, Kind, Recipe, Stage
 from mkailin_assets.training.sequences import encode_corpus, read_split
 from mkailin_assets.training.tokenizer import PLAIN_TEMPLATE, corpus_tokenizer, tokenizer_sha256
@@ -99,8 +109,8 @@ def train(  # noqa: PLR0917
     after a kill, the training goes on from its last whole checkpoint and, on a CPU, comes to the same weights
     to the bit. Whoever publishes `folder` removes what is in `work`.
 
-    Raises `TooFewExamples`, `CannotTrain`, `UntrainableBase`, `ModelUnavailable`; and what
-    `train_to_the_end` raises.
+    Raises `TooFewExamples`, `CannotTrain`, `OtherBase`, `CheckpointError`, `UntrainableBase`,
+    `ModelUnavailable`; and what `train_to_the_end` raises.
     """
     name = fingerprint(kind, corpus, recipe, read_record(start).fingerprint if start else "")
     work = work / name
@@ -191,7 +201,7 @@ def _begin(corpus: pl.LazyFrame, recipe: Recipe, stage: Stage, folder: Path) -> 
         base, revision = model.name, model_files.identity(model)[1]
     else:
         learnt = corpus_tokenizer(corpus, recipe.vocabulary)
-        adapters.write_base(learnt, CORPUS, positions(recipe), stage.seed, folder)
+        adapters.write_base(learnt, SMALL, positions(recipe), stage.seed, folder)
         model, base, revision = ModelName(str(folder / BASE)), "", ""
     tokenizer = adapters.load_tokenizer(model)
     template: Template = "own" if tokenizer.chat_template else "plain"
@@ -206,12 +216,8 @@ def _go_on(start: Path, recipe: Recipe, folder: Path) -> _Start:
     All weights are trained on as they are, those of an adapter within its base. An adapter is trained on as
     one; over a model that was trained whole comes a new one.
     """
-    if altered := adapters.altered_files(start):
-        raise CannotTrain(
-            f"{start / altered[0]} is missing or not as it was written, so nothing is trained on from it; "
-            "remove the folder and materialize its checkpoint again"
-        )
-    record, model = read_record(start), adapters.model_of(start)
+    record, model = checked(start), adapters.model_of(start)
+    check_base(recipe, record)
     if recipe.method != "full":
         if model.adapter:
             _check_rank(record, recipe)
@@ -254,19 +260,38 @@ def run(job: Job, log: Log) -> Result:
     import torch
 
     with one_thread(), adapters.kept_memory(), adapters.labels_alone():
-        trainer = make_trainer(job)
+        with failures_that_speak(partial(_too_large, job.recipe), partial(_no_room_in, job.work)):
+            trainer = make_trainer(job)
         trained, parameters = _counted(trainer.model)
         course = train_to_the_end(trainer, job.work / "checkpoints", log)
-    if job.recipe.method == "full":
-        trainer.save_model(str(job.out / MODEL))
-    else:
-        adapters.name_base(trainer.model, job.start, job.out)
-        trainer.save_model(str(job.out / ADAPTER))
+    with failures_that_speak(partial(_too_large, job.recipe), partial(_no_room_in, job.out)):
+        if job.recipe.method == "full":
+            trainer.save_model(str(job.out / MODEL))
+        else:
+            adapters.name_base(trainer.model, job.start, job.out)
+            trainer.save_model(str(job.out / ADAPTER))
     processes = trainer.accelerator.num_processes
     del trainer
     gc.collect()
     torch.cuda.empty_cache()
     return Result(course=course, parameters=parameters, trained_parameters=trained, processes=processes)
+
+
+def _too_large(recipe: Recipe, said: str) -> str:
+    """What to change so that a base fits into memory."""
+    ways = {"full": ["method lora, which trains adapters alone"], "lora": ["method qlora"], "qlora": []}
+    shared = "MKAILIN_ACCELERATE with a configuration of FSDP, which shares the base among GPUs"
+    return (
+        f"out of memory with the weights of {recipe.base or 'the small Llama'} alone{asked_for(said)}: take "
+        f"{', or '.join([*ways[recipe.method], shared, 'a smaller base'])}"
+    )
+
+
+def _no_room_in(folder: Path, reason: str) -> str:
+    return (
+        f"{not_saved(folder, 'the trained weights', reason)}: the same run goes on from its last checkpoint "
+        "once there is room"
+    )
 
 
 def make_trainer(job: Job) -> Any:
@@ -317,15 +342,13 @@ def make_trainer(job: Job) -> Any:
 def _shares(stage: Stage, processes: int) -> dict[str, int]:
     """Batch and accumulation of each of several processes, so that an optimizer step stays the recipe's."""
     batch, accumulation = stage.batch_size, stage.accumulation
-    if accumulation % processes == 0:
-        accumulation //= processes
-    elif batch % processes == 0:
-        batch //= processes
-    else:
+    if batch * accumulation % processes:
         raise CannotTrain(
-            f"{processes} processes cannot share an optimizer step of {accumulation} batches of {batch}: set "
-            f"accumulation to a multiple of {processes}"
+            f"{processes} processes cannot share an optimizer step of {batch * accumulation} sequences "
+            f"(batch_size {batch}, accumulation {accumulation}): make it a multiple of {processes}"
         )
+    shared = math.gcd(accumulation, processes)
+    accumulation, batch = accumulation // shared, batch // (processes // shared)
     return {
         "per_device_train_batch_size": batch,
         "per_device_eval_batch_size": batch,

@@ -16,6 +16,7 @@ class Checkpoint(dy.Schema):
     started_from = dy.String(
         nullable=True, description="Fingerprint of the checkpoint it began with; null: the base itself"
     )
+    data_fingerprint = dy.String(description="Hash of the examples trained and validated on")
     base_model = dy.String(description="Base model and revision, or what the small Llama is like")
     recipe = dy.String(description="Name of the recipe")
     method = one_of(METHODS, description="full: all weights; lora, qlora: adapters")

@@ -40,6 +40,7 @@ def tokenizer_sha256(tokenizer: "PreTrainedTokenizerFast") -> str:
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     # How a call last padded and cut, which is no part of it.
     whole |= {"padding": None, "truncation": None, "chat_template": tokenizer.chat_template}
+    whole["special_tokens"] = tokenizer.special_tokens_map  # templates call them by what they are for
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 _BLOCK = 1 << 20
 _DECIDING = (".json", ".safetensors", ".jinja", ".model", ".txt")
-# A path may have spaces; a name on a hub or at an endpoint has none.
-_NAME = re.compile(r"(?P<name>[/~.][^@+]*|[^@+\s]+)(?:@(?P<revision>[^@+\s]+))?(?:\+(?P<adapter>[^+]+))?")
+_NAME = re.compile(r"(?P<name>[^@+\s]+)(?:@(?P<revision>[^@+\s]+))?(?:\+(?P<adapter>[^+]+))?")
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,12 @@ class ModelName:
 
     @classmethod
     def parse(cls, text: str) -> "ModelName":
-        """Read `NAME[@REVISION][+ADAPTER]`; raises `ValueError`."""
+        """Read `NAME[@REVISION][+ADAPTER]`; raises `ValueError`.
+
+        A folder that is there is a name as a whole, whatever characters its path has.
+        """
+        if Path(text).expanduser().is_dir():
+            return cls(text)
         parts = _NAME.fullmatch(text.strip())
         if not parts:
             raise ValueError(f"{text!r} names no model; write NAME, NAME@REVISION or NAME+FOLDER_OF_ADAPTER")
