@@ -15,8 +15,12 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from tiny_corpus import training_examples
 from tiny_model import REPOSITORY
 
+from mkailin_assets.adapters import altered_files
+from mkailin_assets.training.job import train
+from mkailin_assets.training.recipes import recipe_of
 from mkailin_resources import compute
 from mkailin_resources.compute import Compute, ComputeUnavailable, LaunchFailed
 from mkailin_resources.training_checkpoints import MANIFEST, last_whole
@@ -166,6 +170,32 @@ def test_processes_that_share_a_model_end_with_their_parent_and_go_on_to_the_sam
     assert resumed[0]["curve"] == once[0]["curve"]
     assert set(resumed[2]) == {"DTensor"}
     assert len([line for line in lines if line.startswith("step 12 of 12: loss")]) == 2, "the first tells"
+
+
+@pytest.mark.slow
+def test_a_training_in_two_processes_takes_the_steps_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped configuration for data parallelism, with two processes on a CPU; all of a training."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    content = yaml.safe_load((REPOSITORY / "deploy" / "accelerate" / "ddp.yaml").read_text())
+    path = configuration(tmp_path, content | {"num_processes": 2, "mixed_precision": "no"})
+    stage = {"max_length": 128, "packing": "wrapped", "epochs": 4, "max_steps": 4, "batch_size": 4}
+    stage |= {"accumulation": 1, "learning_rate": 1e-2, "warmup_steps": 1, "evaluations": 1}
+    recipe = recipe_of({"name": "embedded", "vocabulary": 500, "pretraining": stage})
+    records = []
+    for name, running in (("one", Compute()), ("two", Compute(accelerate=path))):
+        out = tmp_path / name
+        out.mkdir()
+        corpus, work = training_examples().lazy(), tmp_path / "work" / name
+        records.append(train("pretrained", corpus, recipe, None, out, work, running, quiet))
+        assert altered_files(out) == []
+    one, two = records
+    assert (one.processes, two.processes) == (1, 2)
+    assert (two.fingerprint, two.course.tokens) == (one.fingerprint, one.course.tokens)
+    for told in ("train", "validation"):
+        ours, theirs = (dict(getattr(record.course.curve, told)) for record in records)
+        assert theirs == pytest.approx(ours, rel=1e-5)
 
 
 # Who keeps the course

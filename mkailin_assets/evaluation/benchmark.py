@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from mkailin_assets.evaluation.benchmark_pictures import NAMES, Picture, task_name, task_place
+from mkailin_assets.evaluation.benchmark_pictures import Picture, model_name, task_name, task_place
 from mkailin_assets.evaluation.cohorts import ALL, CHRONO, CLEAN, MESH
 from mkailin_assets.evaluation.contamination import Recheck
 from mkailin_assets.evaluation.published import CLAIM, PUBLISHED
@@ -169,7 +169,7 @@ def corpus_verdict(comparisons: pl.DataFrame, recheck: Recheck) -> CorpusVerdict
 
 def verdict_of(row: Mapping[str, Any]) -> str:
     """A row of a table BenchmarkComparison as a sentence without its end."""
-    model, other = _name(row["model"]), _OTHERS.get(row["other"], _name(row["other"]))
+    model, other = model_name(row["model"]), _OTHERS.get(row["other"], model_name(row["other"]))
     in_bits = row["metric"] == "bits_per_byte"
     unit, number, factor = ("bits a byte", ".3f", 1) if in_bits else ("points", ".1f", 100)
     size, low, high = (factor * row[name] for name in ("difference", "low", "high"))
@@ -193,7 +193,7 @@ def failures(answers: pl.DataFrame) -> dict[str, str]:
         cause=pl.col("failure").filter(failed).first(),
     )
     return {
-        f"{_name(row['model'])}, {task_name(row['task'])} ({row['benchmark']}), {_FORMS[row['form']]}": (
+        f"{model_name(row['model'])}, {task_name(row['task'])} ({row['benchmark']}), {_FORMS[row['form']]}": (
             f"{row['failed']:,} of {row['asked']:,} items; the first, item {row['item']}: "
             f"{row['cause'] or 'no cause is known'}"
         )
@@ -238,8 +238,8 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def _models(evaluated: Evaluated) -> list[str]:
     made = [
-        f"- {_name(row['name'])}: recipe {row['recipe']}, {row['method']}, {row['examples']:,} examples, "
-        f"{row['tokens']:,} tokens, {row['steps']:,} steps; checkpoint {row['fingerprint']}"
+        f"- {model_name(row['name'])}: recipe {row['recipe']}, {row['method']}, {row['examples']:,} "
+        f"examples, {row['tokens']:,} tokens, {row['steps']:,} steps; checkpoint {row['fingerprint']}"
         for row in evaluated.checkpoints.iter_rows(named=True)
     ]
     asked = (
@@ -247,7 +247,9 @@ def _models(evaluated: Evaluated) -> list[str]:
         .select("model", "model_fingerprint", "tokenizer_sha256")
         .unique(maintain_order=True)
     )
-    rows = [[_name(model), weights, (words or "none")[:12]] for model, weights, words in asked.iter_rows()]
+    rows = [
+        [model_name(model), weights, (words or "none")[:12]] for model, weights, words in asked.iter_rows()
+    ]
     return [
         f"Base: {_base(evaluated.checkpoints)}. Asked through {evaluated.harness}.",
         "",
@@ -291,7 +293,9 @@ def _scores(scores: pl.DataFrame) -> list[str]:
         cells = [
             "answered nothing" if failed == items else shown_value(values.get(metric)) for metric in metrics
         ]
-        rows.append([_name(str(model)), forms[str(form)], str(cohort), f"{items:,}", f"{failed:,}", *cells])
+        rows.append(
+            [model_name(str(model)), forms[str(form)], str(cohort), f"{items:,}", f"{failed:,}", *cells]
+        )
     named = ["model", "answer", "items", "asked", "no answer", *[METRIC_NAMES[metric] for metric in metrics]]
     return table_lines(named, rows)
 
@@ -347,7 +351,7 @@ def _grid(scores: pl.DataFrame, leads: pl.DataFrame, across: str, named: Callabl
     for (model, form), of_model in scores.group_by("model", "form", maintain_order=True):
         values = {row[across]: row for row in of_model.iter_rows(named=True)}
         rows.append(
-            [_name(str(model)), _FORMS[str(form)], *[shown_value(values.get(value)) for value in sizes]]
+            [model_name(str(model)), _FORMS[str(form)], *[shown_value(values.get(value)) for value in sizes]]
         )
     ahead = leads.filter(model="finetuned", other="base")
     for (form,), of_form in ahead.group_by("form", maintain_order=True):
@@ -404,10 +408,6 @@ def _about_base(checkpoints: pl.DataFrame) -> str:
 
 def _base(checkpoints: pl.DataFrame) -> str:
     return ", ".join(checkpoints["base_model"].unique(maintain_order=True)) or "not told"
-
-
-def _name(model: str) -> str:
-    return NAMES.get(model, model)
 
 
 def shown_value(row: Mapping[str, Any] | None) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Looks = Mapping[str, tuple[str, str]]
-NAMES = {
+_NAMES = {
     "base": "base",
     "pretrained": "pre-trained",
     "finetuned": "fine-tuned",
@@ -190,7 +190,7 @@ def _by_cohort(
         axes.axis("off")
     _legend(figure, looks, scores)
     told = "; ".join(
-        f"{task_name(str(task))}, {_FORMS[str(form)]}, {_name(model)}: "
+        f"{task_name(str(task))}, {_FORMS[str(form)]}, {model_name(model)}: "
         + _range(of_panel.filter(model=model))
         for (_, task, form), of_panel in panels
         for model in looks
@@ -226,7 +226,7 @@ def _bits(results: pl.DataFrame, looks: Looks) -> Picture | None:
     _legend(figure, looks, scores)
     told = "; ".join(
         f"{task_name(task)}: "
-        + ", ".join(f"{_name(row['model'])} {row['value']:.3f}" for row in of_task.iter_rows(named=True))
+        + ", ".join(f"{model_name(row['model'])} {row['value']:.3f}" for row in of_task.iter_rows(named=True))
         for (_, task), of_task in tasks.items()
     )
     title = "How well held-out texts of the corpus are foreseen, with 95% intervals"
@@ -274,7 +274,7 @@ def _legend(figure: "Figure", looks: Looks, scores: pl.DataFrame) -> None:
 
     forms = [form for form in _FORMS if form in scores["form"]]
     handles = [
-        Line2D([], [], color=colour, marker=mark, lw=0, label=_name(model))
+        Line2D([], [], color=colour, marker=mark, lw=0, label=model_name(model))
         for model, (colour, mark) in looks.items()
         if model in scores["model"]
     ]
@@ -284,7 +284,7 @@ def _legend(figure: "Figure", looks: Looks, scores: pl.DataFrame) -> None:
             for form, fill in zip(forms, (_INK, "white"), strict=True)
         ]
     handles += [
-        Line2D([], [], color=_INK, linestyle=style, label=_name(model))
+        Line2D([], [], color=_INK, linestyle=style, label=model_name(model))
         for model, style in _LINES.items()
         if model in scores["model"]
     ]
@@ -295,13 +295,14 @@ def _asked(of_task: pl.DataFrame) -> str:
     return f"{max(of_task['items'].to_list()):,}"
 
 
-def _name(model: str) -> str:
-    return NAMES.get(model, model)
+def model_name(model: str) -> str:
+    """A model or baseline as a person reads it."""
+    return _NAMES.get(model, model)
 
 
 def _told(of_task: pl.DataFrame) -> str:
     return ", ".join(
-        f"{_name(row['model'])} {row['value']:.0%}" + (" written" if row["form"] == "generation" else "")
+        f"{model_name(row['model'])} {row['value']:.0%}" + (" written" if row["form"] == "generation" else "")
         for row in of_task.iter_rows(named=True)
     )
 
