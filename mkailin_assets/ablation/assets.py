@@ -31,6 +31,7 @@ from mkailin_assets.partitions import ALL_PARTITIONS
 from mkailin_assets.preferences.cold_start import ColdStartRules
 from mkailin_assets.preferences.mentions import Mentions
 from mkailin_assets.tables import table
+from mkailin_assets.training.checkpoints import RECIPE
 from mkailin_assets.training.recipes import RECIPES, STAGES, Recipe, Stage, changed, recipe_of
 from mkailin_resources.benchmarks import BenchmarkFiles
 from mkailin_resources.compute import Compute
@@ -132,7 +133,7 @@ class AblationConfig(dg.Config):
     partitions_def=ablations,
     group_name="ablation",
     kinds={"pytorch", "huggingface"},
-    code_version="1",
+    code_version=RECIPE,
 )
 def ablated_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -162,7 +163,7 @@ def ablated_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from i
     ins={"ablated_corpus": ALL_PARTITIONS, "ablated_checkpoint": ALL_PARTITIONS},
     group_name="ablation",
     kinds={"pytorch", "huggingface"},
-    code_version="1",
+    code_version="2",
 )
 def ablation_report(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,

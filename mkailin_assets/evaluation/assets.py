@@ -54,7 +54,7 @@ from mkailin_resources.trainees import Trainees
     **ON_GPU,
     group_name="evaluation",
     kinds={"pytorch", "huggingface"},
-    code_version="1",
+    code_version="2",
 )
 def benchmark_answers(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -126,14 +126,14 @@ def _answer_metadata(answers: pl.DataFrame, asked: Sequence[Answers]) -> dict[st
             description="Whether the corpus helped: scores of all models and baselines, with 95% intervals.",
             group_name="evaluation",
             kinds={"polars"},
-            code_version="2",
+            code_version="3",
         ),
         "benchmark_comparisons": dg.AssetOut(
             **table(BenchmarkComparison),
             description="How far a model is ahead of another on the same items, with 95% intervals.",
             group_name="evaluation",
             kinds={"polars"},
-            code_version="1",
+            code_version="2",
         ),
     },
 )

@@ -11,6 +11,7 @@ from mkailin_assets.gpu import ON_GPU
 from mkailin_assets.metadata import curves, preview
 from mkailin_assets.tables import table
 from mkailin_assets.training.checkpoints import (
+    RECIPE,
     TrainingRecord,
     checkpoint_row,
     fingerprint,
@@ -58,7 +59,7 @@ class TrainingConfig(TrainingOverrides):
     **ON_GPU,
     group_name="training",
     kinds={"pytorch", "huggingface"},
-    code_version="1",
+    code_version=RECIPE,
 )
 def pretrained_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,
@@ -78,7 +79,7 @@ def pretrained_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs fro
     **ON_GPU,
     group_name="training",
     kinds={"pytorch", "huggingface"},
-    code_version="2",
+    code_version=RECIPE,
 )
 def finetuned_checkpoint(  # noqa: PLR0917 (Dagster reads an asset's inputs from its parameters)
     context: dg.AssetExecutionContext,

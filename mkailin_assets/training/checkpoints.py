@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-# Part of every fingerprint: raise it when the same data and settings are to give another model.
+# Part of every fingerprint, and the version of what trains: raise it when the same data and settings are to
+# give another model.
 RECIPE = "3"
 Template = Literal["own", "plain"]
 SMALL_LLAMA = "small Llama of random weights"
