@@ -196,6 +196,7 @@ def load_base(  # noqa: PLR0917
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16,
+            bnb_4bit_quant_storage=torch.bfloat16,  # FSDP shares out no integers
         )
     kind: Any = AutoModelForCausalLM
     if head == "SEQ_CLS":

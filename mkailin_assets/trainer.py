@@ -111,7 +111,10 @@ def train_to_the_end(trainer: Any, checkpoints: Path, log: Callable[[str], None]
         trainer.add_callback(watch(log))  # first: no checkpoint of weights that are no numbers is a whole one
         trainer.add_callback(manifest_writer())
     start = time.perf_counter()
-    with failures_that_speak(partial(_advice, trainer), partial(_lack_of_room, trainer, checkpoints)):
+    with (
+        enough_memory(partial(_advice, trainer)),
+        room_for_files(partial(_lack_of_room, trainer, checkpoints)),
+    ):
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     seconds = time.perf_counter() - start
     if before is not None and is_over:
@@ -242,21 +245,26 @@ def _take_no_step(trainer: Any) -> None:
 
 
 @contextmanager
-def failures_that_speak(no_memory: Callable[[str], str], no_room: Callable[[str], str]) -> Iterator[None]:
-    """Within it a want of memory is `OutOfMemory`, and a want of room for files `DiskFull`.
+def enough_memory(told: Callable[[str], str]) -> Iterator[None]:
+    """Within it a want of memory is `OutOfMemory`, with what `told` makes of what torch said."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+            raise OutOfMemory(told(str(error))) from error
+        raise
 
-    Their messages are what the two make of what torch, or the system, said.
-    """
+
+@contextmanager
+def room_for_files(told: Callable[[str], str]) -> Iterator[None]:
+    """Within it a want of room for files is `DiskFull`, with what `told` makes of what the system said."""
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, MemoryError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
-            raise OutOfMemory(no_memory(str(error))) from error
-        reason = _no_room(error)
-        if reason:
-            raise DiskFull(no_room(reason)) from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if reason := _no_room(error):
+            raise DiskFull(told(reason)) from error
         raise
 
 

@@ -141,11 +141,18 @@ def materialized(
     checkpoints: dict[str, Path], benchmark_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Materialized:
     root = tmp_path_factory.mktemp("storage")
+    return materialize(root, CORPUS, checkpoints, str(benchmark_file)), root
+
+
+def materialize(
+    root: Path, corpus: pl.DataFrame, checkpoints: dict[str, Path], pubmedqa: str
+) -> dg.ExecuteInProcessResult:
+    """Evaluate the checkpoints on a corpus and a file of PubMedQA."""
     storage = Storage(root=str(root))
 
     @dg.asset(**table(TrainingExample))
     def training_corpus() -> pl.DataFrame:
-        return CORPUS
+        return corpus
 
     def trained(name: str) -> dg.AssetsDefinition:
         @dg.asset(**table(Checkpoint), name=name)
@@ -155,7 +162,7 @@ def materialized(
 
         return checkpoint
 
-    run = dg.materialize(
+    return dg.materialize(
         [
             training_corpus,
             trained("pretrained_checkpoint"),
@@ -173,14 +180,25 @@ def materialized(
         resources={
             "storage": storage,
             "io_manager": ParquetTables(storage=storage),
-            "benchmarks": BenchmarkFiles(pubmedqa=str(benchmark_file)),
+            "benchmarks": BenchmarkFiles(pubmedqa=pubmedqa),
             "answer_model": ConclusionAnswerer(),
             "evaluation_rules": EvaluationRules(forms=("likelihood",)),
             "vllm_arguments": {},
             "generation": Generation(storage=storage),
         },
     )
-    return run, root
+
+
+def test_without_a_test_split_and_a_benchmark_the_report_says_that_nothing_was_measured(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    run = materialize(tmp_path, CORPUS.filter(pl.col("split") != "test"), checkpoints, "")
+    assert run.output_for_node("scored_benchmarks", "benchmark_report").is_empty()
+    text = (tmp_path / "reports" / "benchmark_report.md").read_text()
+    assert "On held-out examples of the corpus: not measured. On PubMedQA: not measured." in text
+    assert "- corpus: training_corpus has no test split: materialize more branches" in text
+    failed = {check.check_name for check in run.get_asset_check_evaluations() if not check.passed}
+    assert failed == {"the_models_are_compared"}
 
 
 def test_the_report_compares_the_models_and_says_how_weak_they_are(materialized: Materialized) -> None:

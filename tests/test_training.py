@@ -715,6 +715,17 @@ def test_a_second_materialization_trains_nothing_and_reads_the_course_back(tmp_p
     assert all(name.endswith(".lock") for name in left)
 
 
+def test_losses_that_do_not_fall_are_warned_of(made: SimpleNamespace) -> None:
+    row = checkpoint_row("somewhere", read_record(made.pretrained))
+    risen = row.with_columns(last_loss=pl.lit(99.0), validation_loss=pl.lit(99.0))
+    told = {check.check_name: check for check in checks._told(risen)}
+    assert told["losses_are_finite"].passed
+    for name in ("training_loss_falls", "held_out_loss_falls"):
+        assert not told[name].passed
+        assert told[name].severity == dg.AssetCheckSeverity.WARN
+        assert "to 99.000 nats a token" in (told[name].description or "")
+
+
 def test_a_training_that_breaks_off_publishes_no_checkpoint(tmp_path: Path) -> None:
     assert not materialize(tmp_path, learning_rate=1e38).success
     assert not list(tmp_path.glob("checkpoints/**/*"))

@@ -21,7 +21,7 @@ import polars as pl
 
 from mkailin_assets.evaluation.items import CORPUS
 from mkailin_assets.evaluation.rules import Form
-from mkailin_assets.trainer import OutOfMemory, one_thread
+from mkailin_assets.trainer import enough_memory, one_thread
 from mkailin_resources.models.engines import release_engines
 from mkailin_resources.models.interface import ModelUnavailable
 from mkailin_resources.models.model_files import first_line
@@ -132,7 +132,10 @@ def ask(lm: Any, task: Task) -> pl.DataFrame:
     through = task.chat_template and bool(lm.tokenizer.chat_template) and not is_read
     docs = task.items.select(SHOWN).to_dicts()
     is_fitted = task.items["kind"][0] == CORPUS and not is_read
-    with _quiet(), _memory(task.shown, "lower batch_size in MKAILIN_EVALUATION_RULES"):
+    with (
+        _quiet(),
+        enough_memory(lambda said: f"{task.shown}: {said}; lower batch_size in MKAILIN_EVALUATION_RULES"),
+    ):
         fitted = [_fitted(lm, settings, doc, through) for doc in docs] if is_fitted else docs
         given = {
             "task": task.name,
@@ -261,7 +264,7 @@ def on_transformers(
     from lm_eval.models.huggingface import HFLM
 
     release_engines()
-    with _quiet(), _memory("the model", _LARGE):
+    with _quiet(), enough_memory(lambda said: f"the model: {said}; {_LARGE}"):
         model, tokenizer = load()
         lm = type("Watching", (_Watching, HFLM), {"beyond": 1})(
             pretrained=model,
@@ -325,14 +328,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)
-
-
-@contextmanager
-def _memory(what: str, advice: str) -> Iterator[None]:
-    """Within it a want of memory says what to set."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{what}: {error}; {advice}") from error

@@ -7,7 +7,7 @@ reason: a file that has no answers, such as the questions of a search, and a mal
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -90,8 +90,9 @@ def measured_items(benchmarks: BenchmarkFiles) -> MeasuredItems:
 
 def asked_items(benchmarks: BenchmarkFiles, corpus: pl.LazyFrame) -> MeasuredItems:
     """All that models are asked: the items of the benchmarks, and of the test split of a corpus."""
-    measured = measured_items(benchmarks)
-    return replace(measured, table=pl.concat([measured.table, corpus_items(corpus, MOST_HELD_OUT)]))
+    measured, held_out = measured_items(benchmarks), corpus_items(corpus, MOST_HELD_OUT)
+    none = {} if held_out.height else {CORPUS: "training_corpus has no test split: materialize more branches"}
+    return MeasuredItems(pl.concat([measured.table, held_out]), measured.skipped | none)
 
 
 def corpus_items(corpus: pl.LazyFrame, most: int) -> pl.DataFrame:

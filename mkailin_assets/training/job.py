@@ -24,9 +24,10 @@ from mkailin_assets.corpus.recalls import trained_on
 from mkailin_assets.trainer import (
     TrainingCourse,
     asked_for,
-    failures_that_speak,
+    enough_memory,
     not_saved,
     one_thread,
+    room_for_files,
     train_to_the_end,
 )
 from mkailin_assets.training.card import CARD, model_card
@@ -260,11 +261,11 @@ def run(job: Job, log: Log) -> Result:
     import torch
 
     with one_thread(), adapters.kept_memory(), adapters.labels_alone():
-        with failures_that_speak(partial(_too_large, job.recipe), partial(_no_room_in, job.work)):
+        with enough_memory(partial(_too_large, job.recipe)):
             trainer = make_trainer(job)
         trained, parameters = _counted(trainer.model)
         course = train_to_the_end(trainer, job.work / "checkpoints", log)
-    with failures_that_speak(partial(_too_large, job.recipe), partial(_no_room_in, job.out)):
+    with room_for_files(partial(_no_room_in, job.out)):
         if job.recipe.method == "full":
             trainer.save_model(str(job.out / MODEL))
         else:
