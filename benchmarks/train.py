@@ -22,7 +22,7 @@ from benchmarks.prose import texts
 from benchmarks.report import Goal, Report, interleaved_medians
 from mkailin_assets import adapters
 from mkailin_assets.trainer import one_thread
-from mkailin_assets.training.embedded_llama import CORPUS
+from mkailin_assets.training.embedded_llama import SMALL
 from mkailin_assets.training.job import Job, Result
 from mkailin_assets.training.job import run as run_job
 from mkailin_assets.training.recipes import STAGES, Kind, Method, recipe_of
@@ -68,7 +68,7 @@ def _job(kind: Kind, folder: Path) -> Job:
     corpus = _corpus().lazy()
     tokenizer = corpus_tokenizer(corpus, recipe.vocabulary)
     base = folder / "start"
-    adapters.write_base(tokenizer, CORPUS, recipe.pretraining.max_length, 1, base)
+    adapters.write_base(tokenizer, SMALL, recipe.pretraining.max_length, 1, base)
     packing, length = recipe.pretraining.packing, recipe.pretraining.max_length
     encode_corpus(kind, corpus, tokenizer, packing, length, folder / "data")
     return Job(
