@@ -1,7 +1,8 @@
 """The benchmarks can be run: each is there by its name."""
 
-from benchmarks.__main__ import benchmark_modules
 from tiny_model import REPOSITORY
+
+from benchmarks.__main__ import benchmark_modules
 
 
 def test_each_benchmark_is_listed_with_what_it_compares() -> None:
