@@ -114,7 +114,7 @@ def _ours(job: Job) -> Result:
 
 def _bare(job: Job) -> None:
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     class Quiet(SFTTrainer):
@@ -156,5 +156,6 @@ def _bare(job: Job) -> None:
             processing_class=AutoTokenizer.from_pretrained(job.tokenizer),
             peft_config=adapters.lora(16, 32, "CAUSAL_LM", base_is_random=True) if tuned else None,
         )
+        trainer.remove_callback(PrinterCallback)  # what is printed here is the report
         trainer.train()
         trainer.save_model(str(job.out))
