@@ -69,7 +69,7 @@ class AblationResult(dy.Schema):
         description="accuracy; macro_f1 of yes, no and maybe; bits_per_byte of a text, lower is better",
     )
     items = dy.Int64(min=1, description="Items asked")
-    failures = dy.Int64(min=0, description="Items without an answer; they count as wrong")
+    failures = dy.Int64(min=0, description="Items without an answer: wrong choices, texts left out")
     value = dy.Float64(min=0, description="The score")
     low = dy.Float64(min=0, description="Lower end of its 95% interval")
     high = dy.Float64(min=0, description="Upper end of its 95% interval")

@@ -63,7 +63,7 @@ class BenchmarkResult(dy.Schema):
         description="accuracy; macro_f1 of yes, no and maybe; bits_per_byte of a text, lower is better",
     )
     items = dy.Int64(min=1, description="Items asked")
-    failures = dy.Int64(min=0, description="Items without an answer; they count as wrong")
+    failures = dy.Int64(min=0, description="Items without an answer: wrong choices, texts left out")
     given_away = dy.Int64(min=0, description="Items that an example which was trained on gives away")
     value = dy.Float64(min=0, description="The score")
     low = dy.Float64(min=0, description=_LOW)
