@@ -307,10 +307,10 @@ def _no_room(error: Exception) -> str:
 
 
 def _lack_of_room(trainer: Any, checkpoints: Path, reason: str) -> str:
+    lost = not_saved(checkpoints, f"checkpoint-{trainer.state.global_step}", reason)
     # Removes what was half written.
     kept = last_whole(checkpoints, _silent) if trainer.is_world_process_zero() else None
     goes_on = f"{kept.name} is kept, and" if kept else "what is whole is kept, and"
-    lost = not_saved(checkpoints, f"checkpoint-{trainer.state.global_step}", reason)
     return f"{lost}: {goes_on} the same run goes on from it once there is room"
 
 

@@ -174,7 +174,9 @@ def test_a_small_llama_is_not_begun_from_a_checkpoint_that_began_with_another_ba
     run: Run, tmp_path: Path
 ) -> None:
     record = json.loads((run.root / ".scratch" / "pretrained" / "training.json").read_text())
-    (tmp_path / "training.json").write_text(json.dumps(record | {"base": "somebody/model"}))
+    (tmp_path / "training.json").write_text(
+        json.dumps(record | {"base": "somebody/model", "revision": "0" * 40})
+    )
     with pytest.raises(OtherBase, match="and pretrained_checkpoint was trained from somebody/model"):
         on_base_of(RECIPE, tmp_path)
     named = RECIPE.model_copy(update={"base": "somebody/model"})

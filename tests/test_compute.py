@@ -195,7 +195,7 @@ def test_a_training_in_two_processes_takes_the_steps_of_one(
     assert (two.fingerprint, two.course.tokens) == (one.fingerprint, one.course.tokens)
     for told in ("train", "validation"):
         ours, theirs = (dict(getattr(record.course.curve, told)) for record in records)
-        assert theirs == pytest.approx(ours, rel=1e-5)
+        assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 # Who keeps the course

@@ -14,7 +14,7 @@ import pytest
 from servers import NlmServer, cut, half, instead, nlm_server, once, slowly, status
 
 from mkailin_resources import nlm as nlm_module
-from mkailin_resources.nlm import MESH_URL, PUBMED_URL, FetchedFile, NlmError, NlmServers, _jitter
+from mkailin_resources.nlm import MESH_URL, PUBMED_URL, FetchedFile, NlmError, NlmServers
 from mkailin_resources.storage import Storage
 
 LOG = logging.getLogger("test_nlm")
@@ -279,17 +279,18 @@ def test_busy_answers_are_tried_again(nlm: NlmServers, server: NlmServer, storag
 
 
 def test_waits_grow_and_no_two_runs_wait_alike(
-    server: NlmServer, storage: Storage, caplog: pytest.LogCaptureFixture
+    server: NlmServer, storage: Storage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    stretched = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(nlm_module, "_jitter", lambda: next(stretched))
     nlm = NlmServers(url=server.url, mesh_year=2025, retry_wait_s=0.1)
     with caplog.at_level(logging.WARNING):
         server.faults[NAME] = [status(503)] * 3
         nlm.fetch_pubmed(storage, KEY, LOG)
-    first, second, third = (float(text.rpartition(" in ")[2].removesuffix(" s")) for text in caplog.messages)
-    assert 0.1 <= first <= 0.2
-    assert 0.2 <= second <= 0.3
-    assert 0.4 <= third <= 0.6
-    assert len({_jitter() for _ in range(9)}) == 9
+    seconds = [float(text.rpartition(" in ")[2].removesuffix(" s")) for text in caplog.messages]
+    assert seconds == [0.1, 0.4, 1.2], "0.1, 0.2 and 0.4, each stretched"
+    monkeypatch.undo()
+    assert len({nlm_module._jitter() for _ in range(9)}) == 9
 
 
 def test_retry_after_is_honoured(nlm: NlmServers, server: NlmServer, storage: Storage) -> None:

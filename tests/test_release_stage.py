@@ -88,6 +88,9 @@ def test_a_folder_that_is_there_is_a_name_whatever_its_path_has(tmp_path: Path) 
     folder = tmp_path / "run+1 of a@b" / "my model"
     folder.mkdir(parents=True)
     assert ModelName.parse(str(folder)) == ModelName(str(folder))
+    for text in ("", " ", "~nobody-of-this-name/a b", "a" * 300 + " b"):
+        with pytest.raises(ValueError, match="names no model"):
+            ModelName.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -321,18 +321,17 @@ def test_nothing_is_trained_on_from_a_checkpoint_that_was_altered(adapted: Path,
 def test_a_checkpoint_of_another_base_than_the_recipes_is_not_trained_on(
     made: SimpleNamespace, tmp_path: Path
 ) -> None:
-    asked = recipe_of("1b")
-    with pytest.raises(OtherBase, match=r"1b begins with Qwen/.* was trained from small Llama"):
-        train(
-            "finetuned",
-            training_examples().lazy(),
-            asked,
-            made.pretrained,
-            tmp_path,
-            tmp_path,
-            Compute(),
-            quiet,
-        )
+    other = make_model(tmp_path / "other", hidden=32)
+    with pytest.raises(OtherBase, match=r"begins with .*/other, and .* was trained from small Llama"):
+        trained(tmp_path / "one", start=made.pretrained, base=str(other))
+    over = trained(tmp_path / "two", "pretrained", method="lora", base=str(other))
+    moved = shutil.copytree(other, tmp_path / "moved")
+    start = tmp_path / "two" / "out"
+    assert trained(tmp_path / "three", start=start, method="lora", base=str(moved)).base == over.base
+    changed = shutil.copytree(other, tmp_path / "changed")
+    (changed / "config.json").write_text((changed / "config.json").read_text() + "\n")
+    with pytest.raises(OtherBase, match=r"begins with .*/changed, and .* was trained from other@"):
+        trained(tmp_path / "four", start=start, method="lora", base=str(changed))
 
 
 def test_a_base_that_does_not_fit_into_memory_says_what_would(
@@ -344,7 +343,7 @@ def test_a_base_that_does_not_fit_into_memory_says_what_would(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(job, "load_start", full)
-    told = "with the weights of the small Llama alone, which asked for 2.00 GiB: take method lora, .* FSDP"
+    told = "the weights of the small Llama alone, which asked for 2.00 GiB: take method lora, .* or a smaller"
     with pytest.raises(OutOfMemory, match=told):
         trained(tmp_path, "pretrained")
 
@@ -362,9 +361,11 @@ def test_a_full_disk_at_the_very_end_costs_no_step(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "train_to_the_end", until_the_disk_is_full)
-        with pytest.raises(DiskFull, match=r"one/out: the trained weights could not be saved"):
-            trained(tmp_path / "one", "pretrained")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        try:
+            with pytest.raises(DiskFull, match=r"one/out: the trained weights could not be saved"):
+                trained(tmp_path / "one", "pretrained")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     record = trained(tmp_path / "two", "pretrained", work=tmp_path / "one" / "work")
     assert (record.course.resumed_at, record.course.steps) == (6, 6)
 
@@ -624,23 +625,32 @@ def test_a_prompt_without_context_that_is_too_long_is_refused(tokenizer: Any) ->
         encode_example(tokenizer, row["messages"], row["context"], 20)
 
 
-def test_an_answer_takes_what_the_prompt_leaves_and_a_third_at_least(tokenizer: Any) -> None:
-    row = example(question="Does it work?", context="It does.")
+def test_the_context_gives_way_before_the_answer_and_the_answer_down_to_a_third(tokenizer: Any) -> None:
+    row = example(question="Does it work?", context="word " * 60)
     prompt, _ = row["messages"]
     answer = "yes. " + "It does work. " * 20
     long = [prompt, {"role": "assistant", "content": answer}]
-    whole = encode_example(tokenizer, long, row["context"], 256)
+    whole = encode_example(tokenizer, long, row["context"], 1000)
     assert not whole.is_cut
-    assert whole.labels[-1] == tokenizer.eos_token_id
     learnt = [label for label in whole.labels if label != UNSUPERVISED]
-    assert len(learnt) > 256 // 3
     assert tokenizer.decode(learnt) == answer + END
+    context = len(tokenizer(row["context"].strip())["input_ids"])
+    question = len(whole.labels) - len(learnt) - context
 
-    asked = len(whole.input_ids) - len(learnt)
-    cut = encode_example(tokenizer, long, row["context"], asked + len(learnt) - 5)
-    assert cut.is_cut
-    assert cut.input_ids == whole.input_ids[:-5]
-    assert len(encode_example(tokenizer, long, row["context"], 90).labels) == 90
+    without_context = encode_example(tokenizer, long, row["context"], question + len(learnt) + 3)
+    assert without_context.is_cut
+    assert [label for label in without_context.labels if label != UNSUPERVISED] == learnt
+    assert tokenizer.decode(without_context.input_ids).count("word") < 5
+
+    cut = encode_example(tokenizer, long, row["context"], question + len(learnt) - 7)
+    kept = [label for label in cut.labels if label != UNSUPERVISED]
+    assert kept == learnt[: len(kept)]
+    assert len(learnt) - 10 < len(kept) < len(learnt)
+    assert "word" not in tokenizer.decode(cut.input_ids)
+    third = question * 3 // 2 + 3
+    assert len(encode_example(tokenizer, long, row["context"], third).labels) == third
+    with pytest.raises(QuestionTooLong):
+        encode_example(tokenizer, long, row["context"], third - 9)
 
 
 def test_a_text_begins_with_what_the_base_begins_texts_with(tokenizer: Any) -> None:

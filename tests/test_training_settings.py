@@ -84,11 +84,11 @@ def test_a_recipe_that_may_stop_early_looks_often_enough_to_do_so(recipe: Recipe
 @pytest.mark.parametrize("recipe", ["1b", "8b", "kailin-70b"])
 def test_processes_as_shipped_share_the_optimizer_step_of_a_recipe(recipe: str, file: Path) -> None:
     processes = yaml.safe_load(file.read_text())["num_processes"]
-    stage = recipe_of(recipe).pretraining
-    share = _shares(stage, processes)
-    sequences = share["per_device_train_batch_size"] * share["gradient_accumulation_steps"] * processes
-    assert sequences == stage.batch_size * stage.accumulation
-    assert share["per_device_train_batch_size"] <= stage.batch_size
+    for stage in (recipe_of(recipe).pretraining, recipe_of(recipe).finetuning):
+        share = _shares(stage, processes)
+        sequences = share["per_device_train_batch_size"] * share["gradient_accumulation_steps"] * processes
+        assert sequences == stage.batch_size * stage.accumulation
+        assert share["per_device_train_batch_size"] <= stage.batch_size
 
 
 def test_processes_that_cannot_share_a_step_are_refused() -> None:

@@ -115,9 +115,12 @@ def trained(
 def ablated_checkpoint(ablation: str, pretrained: Trained, finetuned: Trained) -> pl.DataFrame:
     """The `AblatedCheckpoint` table of an ablation."""
     record = finetuned.record
-    # What has to be the same for all: the seed, of which one ablation takes the next, without that.
-    seed = {"seed": record.settings.seed - (ablation == ANOTHER_SEED), "checkpoint_steps": None}
-    settings = [one.record.settings.model_dump() | seed for one in (pretrained, finetuned)]
+    # The seed as the others have it, of which one ablation takes the next.
+    settings = [
+        one.record.settings.model_dump(exclude={"checkpoint_steps"})
+        | {"seed": one.record.settings.seed - (ablation == ANOTHER_SEED)}
+        for one in (pretrained, finetuned)
+    ]
     conditions = [record.revision, record.method, record.lora_rank, record.lora_alpha, settings]
     row: dict[str, object] = {
         "conditions": adapters.fingerprint(*conditions),

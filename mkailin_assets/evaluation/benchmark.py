@@ -125,7 +125,8 @@ def contamination_verdict(recheck: Recheck, advice: str = READ_CLEAN) -> str:
     """
     if recheck.strangers:
         told = "; ".join(recheck.strangers)
-        return f"**NOT OF ONE LINEAGE: {told}.**\n\n{contamination_verdict(replace(recheck, strangers=()))}"
+        rest = contamination_verdict(replace(recheck, strangers=()), advice)
+        return f"**NOT OF ONE LINEAGE: {told}.**\n\n{rest}"
     looked = f"{recheck.examples:,} examples of the training and validation splits"
     if recheck.leaks.is_empty():
         return f"No contamination found: none of the {looked} gives away any of {recheck.items:,} items."

@@ -121,12 +121,19 @@ def checked(checkpoint: Path) -> TrainingRecord:
 
 
 def check_base(recipe: Recipe, record: TrainingRecord) -> None:
-    """Raise `OtherBase` where a recipe does not begin with the base of a checkpoint."""
-    if (ModelName.parse(recipe.base).name if recipe.base else "") != record.base:
+    """Raise `OtherBase` where a recipe does not begin with the base of a checkpoint.
+
+    A base is known by its commit or, in a folder, by its content. Raises `ModelUnavailable` where these
+    cannot be found out.
+    """
+    is_same = bool(recipe.base) == bool(record.base)
+    if is_same and recipe.base:
+        is_same = model_files.identity(ModelName.parse(recipe.base))[1] == record.revision
+    if not is_same:
         raise OtherBase(
             f"recipe {recipe.name} begins with {recipe.base or SMALL_LLAMA}, and pretrained_checkpoint was "
-            f"trained from {record.base or SMALL_LLAMA}: materialize pretrained_checkpoint by that recipe, "
-            "or take the recipe that it was trained by"
+            f"trained from {base_model(record)}: materialize pretrained_checkpoint by that recipe, or take "
+            "the recipe that it was trained by"
         )
 
 

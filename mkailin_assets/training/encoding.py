@@ -48,9 +48,9 @@ def encode_example(
 ) -> EncodedExample:
     """A prompt and its answer, the last message, in at most `length` tokens.
 
-    The answer takes what the prompt leaves, and a third of `length` at least; what is longer is cut. Of a
-    prompt that is then too long the end of `context`, a part of its last message, is left out: a corpus row
-    begins with its source and ends with what was retrieved. Raises `QuestionTooLong` if that is not enough.
+    Where they are more, the end of `context`, a part of the prompt's last message, is left out: a corpus row
+    begins with its source and ends with what was retrieved. Where that is not enough, the answer loses its
+    end, down to a third of `length`. Raises `QuestionTooLong` if that is not enough either.
     """
     *prompt, answer = (_without_special_tokens(tokenizer, message) for message in messages)
     before = _render(tokenizer, prompt, add_generation_prompt=True)
@@ -60,19 +60,21 @@ def encode_example(
     answered = tokenizer(said, add_special_tokens=False, verbose=False)["input_ids"]
     encoding = tokenizer(before, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     asked: list[int] = encoding["input_ids"]
-    kept = answered[: max(length // 3, length - len(asked))]
-    excess = len(asked) + len(kept) - length
+    excess = len(asked) + len(answered) - length
+    kept = answered
     if excess > 0:
         inside = _inside(before, encoding["offset_mapping"], _clean(tokenizer, context).strip())
-        if excess > len(inside):
+        question, least = len(asked) - len(inside), min(len(answered), length // 3)
+        if question > length - least:
             raise QuestionTooLong(
-                f"without any context the prompt has more than {length - len(kept)} tokens: {before[-80:]!r}"
+                f"without any context the prompt has more than {length - least} tokens: {before[-80:]!r}"
             )
-        asked = asked[: inside.stop - excess] + asked[inside.stop :]
+        kept = answered[: length - question]
+        asked = asked[: max(inside.start, inside.stop - excess)] + asked[inside.stop :]
     return EncodedExample(
         input_ids=asked + kept,
         labels=[UNSUPERVISED] * len(asked) + kept,
-        is_cut=excess > 0 or len(kept) < len(answered),
+        is_cut=excess > 0,
     )
 
 

@@ -280,11 +280,15 @@ def run(job: Job, log: Log) -> Result:
 
 def _too_large(recipe: Recipe, said: str) -> str:
     """What to change so that a base fits into memory."""
-    ways = {"full": ["method lora, which trains adapters alone"], "lora": ["method qlora"], "qlora": []}
-    shared = "MKAILIN_ACCELERATE with a configuration of FSDP, which shares the base among GPUs"
+    import torch
+
+    ways = ["method lora, which trains adapters alone"] if recipe.method == "full" else []
+    if torch.cuda.is_available():
+        ways += ["method qlora"] if recipe.method == "lora" else []
+        ways.append("MKAILIN_ACCELERATE with a configuration of FSDP, which shares the base among GPUs")
     return (
         f"out of memory with the weights of {recipe.base or 'the small Llama'} alone{asked_for(said)}: take "
-        f"{', or '.join([*ways[recipe.method], shared, 'a smaller base'])}"
+        f"{', or '.join([*ways, 'a smaller base'])}"
     )
 
 

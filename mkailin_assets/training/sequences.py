@@ -42,7 +42,7 @@ class Encoded(BaseModel):
     examples: int = Field(description="Examples of the training split")
     validation_examples: int = Field(description="Examples of the validation split")
     left_out: dict[str, int] = Field(description="Examples that are not trained on, by reason")
-    cut_to_fit: int = Field(description="Examples that lost a part of their context to the length limit")
+    cut_to_fit: int = Field(description="Examples whose context or answer lost its end to the length limit")
     sequences: int = Field(description="Sequences of the training split")
 
 

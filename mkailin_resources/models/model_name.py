@@ -29,7 +29,7 @@ class ModelName:
 
         A folder that is there is a name as a whole, whatever characters its path has.
         """
-        if Path(text).expanduser().is_dir():
+        if text.strip() and _is_folder(text):
             return cls(text)
         parts = _NAME.fullmatch(text.strip())
         if not parts:
@@ -49,7 +49,7 @@ class ModelName:
     @property
     def is_folder(self) -> bool:
         """Whether the name is that of a folder on this machine."""
-        return Path(self.name).expanduser().is_dir()
+        return _is_folder(self.name)
 
     def resolved_revision(self) -> str:
         """What exactly the name stands for: of a folder a hash of its content, of a hub model the commit.
@@ -64,7 +64,7 @@ class ModelName:
         files = [
             (path.name, path.stat().st_size, path.stat().st_mtime_ns)
             for folder in (self.name, self.adapter)
-            if folder and Path(folder).expanduser().is_dir()
+            if folder and _is_folder(folder)
             for path in _files(folder)
         ]
         changed = hashlib.blake2b(repr(files).encode(), digest_size=4).hexdigest() if files else ""
@@ -75,9 +75,16 @@ class ModelName:
         return _folder_hash(self.adapter) if self.adapter else ""
 
 
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).expanduser().is_dir()
+    except (OSError, RuntimeError):  # too long for a path; no such user
+        return False
+
+
 def _without_place(name: str) -> str:
     """The last part of a path on this machine or another; a hub's OWNER/NAME as it is."""
-    is_path = name.startswith(("/", "~", ".")) or Path(name).expanduser().is_dir()
+    is_path = name.startswith(("/", "~", ".")) or _is_folder(name)
     return Path(name).name if is_path else name
 
 
