@@ -31,7 +31,8 @@ HOW = (
     "held-out split of training_corpus, which no ablation changes, and PubMedQA. That split is shown with "
     "its contexts, a form that the model without retrieval was not trained on. Differences are taken item by "
     "item from the model with all agents. Intervals are over the items. What another seed of the training "
-    "changes is not in them, and is measured on its own: a difference that is no larger is chance."
+    "changes, the order of what is read, is not in them, and is measured on its own: a difference that is no "
+    "larger is chance. It is one seed: a difference that is little larger may be chance, too."
 )
 _CHANGES = {
     "same": "as it is",
