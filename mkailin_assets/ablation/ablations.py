@@ -14,7 +14,7 @@ from mkailin_assets.corpus.draws import by_hash
 from mkailin_assets.preferences.verdicts import by_evaluator
 
 ALL_AGENTS, NO_DPO, NO_FILTER = "all_agents", "no_dpo", "no_evaluator_filter"
-# What chance alone changes: of a small model on a real corpus as much as any agent did.
+# What chance alone changes: the yardstick for what an agent does.
 ANOTHER_SEED = "another_seed"
 # In words: what a model of the name is trained without.
 TAKEN_OUT = {

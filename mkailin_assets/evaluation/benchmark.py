@@ -1,7 +1,7 @@
 """The report on what models know: verdicts in words, tables, pictures, and what was not measured."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -123,10 +123,11 @@ def contamination_verdict(recheck: Recheck, advice: str = READ_CLEAN) -> str:
 
     And whether it is the training data at all.
     """
-    if recheck.strangers:
-        told = "; ".join(recheck.strangers)
-        rest = contamination_verdict(replace(recheck, strangers=()), advice)
-        return f"**NOT OF ONE LINEAGE: {told}.**\n\n{rest}"
+    lineage = [f"**NOT OF ONE LINEAGE: {'; '.join(recheck.strangers)}.**"] if recheck.strangers else []
+    return "\n\n".join([*lineage, _leaks_verdict(recheck, advice)])
+
+
+def _leaks_verdict(recheck: Recheck, advice: str) -> str:
     looked = f"{recheck.examples:,} examples of the training and validation splits"
     if recheck.leaks.is_empty():
         return f"No contamination found: none of the {looked} gives away any of {recheck.items:,} items."
